@@ -1,0 +1,1 @@
+"""Runs a model: one Engine contract over ONNX Runtime, llama.cpp and emulated hardware."""
