@@ -35,12 +35,12 @@ class Part(Struct, frozen=True, forbid_unknown_fields=True):
     """A value that travels inside a message."""
 
 
-class ChatMessage(Part):
+class ChatMessage(Part, frozen=True):
     role: Literal["system", "user", "assistant"]
     content: Text
 
 
-class Sampling(Part):
+class Sampling(Part, frozen=True):
     """As in `model_runtime.sampling`; the noise of output token i depends on (seed, i) only."""
 
     temperature: Annotated[float, Meta(ge=0, le=100)] = 0.0
@@ -53,14 +53,14 @@ class Sampling(Part):
     seed: Annotated[int, Meta(ge=0, le=2**63 - 1)] = 0
 
 
-class Refine(Part):
+class Refine(Part, frozen=True):
     """Ask which parts of the prompt matter. Spans are in the prompt's own unit (tokens, or characters of text)."""
 
     keep_ratio: Annotated[float, Meta(gt=0, le=1)]
     protected: Spans = ()
 
 
-class Usage(Part):
+class Usage(Part, frozen=True):
     """Counts in tokens, times in ms. `cached_tokens` of the prompt came from a KV cache."""
 
     prompt_tokens: Count = 0
@@ -71,7 +71,7 @@ class Usage(Part):
     decode_ms: Milliseconds = 0.0
 
 
-class Limits(Part):
+class Limits(Part, frozen=True):
     max_prompt_tokens: Count
     max_grant: Count
     max_generations: Count
