@@ -1,0 +1,1 @@
+"""The SDK: one answer from a cloud and a device."""
