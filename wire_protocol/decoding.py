@@ -1,0 +1,104 @@
+"""Bytes to messages of one direction, and errors that say what was wrong with them."""
+
+from __future__ import annotations
+
+from typing import Any, Generic, NoReturn, Protocol, TypeVar, get_args
+
+import msgspec
+
+from wire_protocol.errors import InvalidMessageError, MalformedError, MessageTooBigError
+from wire_protocol.messages import GenerationId
+
+#: The largest frame that is ever decoded or sent. A service may set a smaller limit, see `Limits.max_message_bytes`.
+MAX_MESSAGE_BYTES = 16 * 1024 * 1024
+
+# An error's text fits `Error.message`, see messages.py.
+_LONGEST_TEXT = 500
+
+# What msgspec raises for bytes from outside: UnicodeError for invalid UTF-8, RecursionError for deep nesting.
+REFUSALS = (msgspec.MsgspecError, UnicodeError, RecursionError)
+
+_M_co = TypeVar("_M_co", covariant=True)
+
+
+class _LibraryDecoder(Protocol[_M_co]):
+    def decode(self, data: bytes, /) -> _M_co: ...
+
+
+class _Head(msgspec.Struct):
+    """The least to know of a refused message, for the error's text."""
+
+    type: str = ""
+    id: str = ""
+
+
+class MessageDecoder(Generic[_M_co]):
+    """What one side may send, decoded strictly."""
+
+    def __init__(self, messages: Any, other: Any, library: Any) -> None:
+        self._decoder: _LibraryDecoder[_M_co] = library.Decoder(messages)
+        self._head: _LibraryDecoder[_Head] = library.Decoder(_Head)
+        self._tags = _tags(messages)
+        self._other_tags = _tags(other)
+
+    def decode(self, data: bytes) -> _M_co:
+        """Raises MalformedError, InvalidMessageError, MessageTooBigError."""
+        if len(data) > MAX_MESSAGE_BYTES:
+            raise MessageTooBigError(f"a message of {len(data)} bytes; at most {MAX_MESSAGE_BYTES} are allowed")
+        try:
+            return self._decoder.decode(data)
+        except REFUSALS as error:
+            self._refuse(error, data)
+
+    def _refuse(self, error: Exception, data: bytes) -> NoReturn:
+        # `from None` throughout: msgspec's text is kept, and the traceback of a peer's fault helps nobody.
+        if isinstance(error, RecursionError):
+            raise MalformedError("nested too deeply: no message has more than four levels") from None
+        if isinstance(error, UnicodeError):
+            raise MalformedError(
+                f"a text is not valid UTF-8: {error.reason if hasattr(error, 'reason') else error}"
+            ) from None
+        if not isinstance(error, msgspec.ValidationError):
+            raise MalformedError(f"malformed data: {error}") from None
+        what, path = _split(str(error))
+        try:
+            head = self._head.decode(data)
+        except REFUSALS:
+            head = _Head()
+        if path == "$.type":
+            what = f"{self._explain_type(head.type)} ({what})"
+        if len(what) > _LONGEST_TEXT:  # an unknown field's name is the peer's, and may be megabytes
+            what = f"{what[:_LONGEST_TEXT]}…"
+            path = f"{path[:_LONGEST_TEXT]}…"
+        name = f"`{head.type}`" if head.type in self._tags else "message"
+        generation = head.id if head.type == "generate" and _is_generation_id(head.id) else None
+        raise InvalidMessageError(f"{name} refused at `{path}`: {what}", path=path, generation=generation) from None
+
+    def _explain_type(self, tag: str) -> str:
+        if tag in self._other_tags:
+            return f"`{tag}` travels in the other direction"
+        return f"expected one of {', '.join(self._tags)}"
+
+
+def _tags(messages: Any) -> tuple[str, ...]:
+    return tuple(str(message.__struct_config__.tag) for message in get_args(messages))
+
+
+def _split(text: str) -> tuple[str, str]:
+    """msgspec's text as (what was expected, the path). A field that is unknown or missing becomes part of the path."""
+    what, _, place = text.rpartition(" - at ")
+    if not what:
+        what, place = text, "`$`"
+    path = place.removeprefix("`key` in ").strip("`")
+    for opening in ("Object contains unknown field `", "Object missing required field `"):
+        if what.startswith(opening):
+            path = f"{path}.{what.removeprefix(opening).rstrip('`')}"
+    return what, path
+
+
+def _is_generation_id(value: str) -> bool:
+    try:
+        msgspec.convert(value, GenerationId)
+    except msgspec.ValidationError:
+        return False
+    return True
