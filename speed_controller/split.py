@@ -1,0 +1,64 @@
+"""How an answer is divided between cloud and device, and the least grant that avoids a stall."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+from speed_controller.errors import InfeasibleSplitError, SettingError
+from speed_controller.settings import PaceSettings
+
+
+@dataclass(frozen=True, slots=True)
+class SplitSettings:
+    """What the planner decides for a prompt. Raises SettingError naming the field that is out of range."""
+
+    #: Tokens that the cloud may produce; None: as many as `grant_needed` says.
+    grant: int | None = None
+    #: Share of the prompt that refinement keeps; None: no refinement.
+    keep_ratio: float | None = None
+    pace: PaceSettings = field(default_factory=PaceSettings)
+    #: Prompt tokens in one prefill pass of the device; None: the engine's choice.
+    chunk: int | None = None
+    #: The largest grant ever asked for, extensions included.
+    max_grant: int = 256
+
+    def __post_init__(self) -> None:
+        if self.max_grant < 0:
+            raise SettingError("max_grant", self.max_grant, "at least 0 tokens")
+        if self.grant is not None and not 0 <= self.grant <= self.max_grant:
+            raise SettingError("grant", self.grant, f"0 to max_grant, {self.max_grant} tokens, or None")
+        if self.keep_ratio is not None and not 0 < self.keep_ratio <= 1:
+            raise SettingError("keep_ratio", self.keep_ratio, "a share above 0 and at most 1, or None")
+        if self.chunk is not None and self.chunk < 1:
+            raise SettingError("chunk", self.chunk, "at least 1 token, or None")
+
+
+def grant_needed(
+    *, ready_without: float, cloud_ttft: float, pace: float, prefill_rate: float, device_tpot: float
+) -> int:
+    """The fewest cloud tokens for a hand-over without a stall: k ≥ (ready(0) − T1) / (τ − 1/r).
+
+    `ready_without`: seconds after the request at which the device would have prefilled the prompt alone, ready(0);
+    `cloud_ttft`: the cloud's time to first token, T1; `pace`: seconds per shown token, τ; `prefill_rate`: the device's,
+    tokens per second, r (the k tokens go through its prefill too); `device_tpot`: seconds per token after hand-over.
+    0 where the device is there first. Raises InfeasibleSplitError where the device never catches up (τ ≤ 1/r) or
+    cannot keep the pace after the hand-over (τ < device_tpot).
+    """
+    for name, value in (("prefill_rate", prefill_rate), ("pace", pace)):
+        if not (math.isfinite(value) and value > 0):
+            raise SettingError(name, value, "a finite value above 0")
+    for name, value in (("ready_without", ready_without), ("cloud_ttft", cloud_ttft), ("device_tpot", device_tpot)):
+        if not (math.isfinite(value) and value >= 0):
+            raise SettingError(name, value, "a finite time of at least 0 s")
+    if pace <= 1.0 / prefill_rate:
+        raise InfeasibleSplitError(
+            f"at {pace} s per shown token the device, which prefills {prefill_rate} tokens/s, never catches up with "
+            f"the cloud; use a pace above {1.0 / prefill_rate} s"
+        )
+    if pace < device_tpot:
+        raise InfeasibleSplitError(
+            f"at {pace} s per shown token the device, which takes {device_tpot} s per token, falls behind after the "
+            f"hand-over; use a pace of at least {device_tpot} s"
+        )
+    return max(0, math.ceil((ready_without - cloud_ttft) / (pace - 1.0 / prefill_rate)))
