@@ -22,14 +22,18 @@ from wire_protocol.errors import (
     VersionError,
     WrongFrameError,
 )
+from wire_protocol.messages import PROTOCOL_VERSION, CloudMessage, DeviceMessage, terminal
 from wire_protocol.versions import confirm, negotiate
 
 __all__ = [
     "MAX_MESSAGE_BYTES",
+    "PROTOCOL_VERSION",
     "SUBPROTOCOLS",
     "CloseCode",
+    "CloudMessage",
     "Codec",
     "DecodeError",
+    "DeviceMessage",
     "EncodeError",
     "InvalidMessageError",
     "JsonCodec",
@@ -47,4 +51,5 @@ __all__ = [
     "confirm",
     "may_retry",
     "negotiate",
+    "terminal",
 ]

@@ -28,7 +28,7 @@ def negotiate(offered: int) -> int:
 
 
 def confirm(chosen: int) -> int:
-    """The client's side: the version that `welcome` chose, if it is one that this client speaks. Raises VersionError."""
+    """The client's side: the version that `welcome` chose, if this client speaks it. Raises VersionError."""
     if not OLDEST_VERSION <= chosen <= PROTOCOL_VERSION:
         raise VersionError(
             f"the service chose version {chosen}, this client speaks {OLDEST_VERSION} to {PROTOCOL_VERSION}: "
