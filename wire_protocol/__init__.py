@@ -22,6 +22,7 @@ from wire_protocol.errors import (
     VersionError,
     WrongFrameError,
 )
+from wire_protocol.ledger import GenerationLedger
 from wire_protocol.messages import PROTOCOL_VERSION, CloudMessage, DeviceMessage, terminal
 from wire_protocol.versions import confirm, negotiate
 
@@ -35,6 +36,7 @@ __all__ = [
     "DecodeError",
     "DeviceMessage",
     "EncodeError",
+    "GenerationLedger",
     "InvalidMessageError",
     "JsonCodec",
     "MalformedError",

@@ -62,6 +62,11 @@ class InvalidMessageError(DecodeError):
 class OutOfOrderError(ProtocolError):
     """A legal message at a time when it is not: for an unknown generation, an id in use, a gap in the output."""
 
+    def __init__(self, text: str, generation: str | None = None) -> None:
+        super().__init__(text)
+        #: The generation that it is about; None for the connection.
+        self.generation = generation
+
 
 class VersionError(ProtocolError):
     """No version that both sides speak."""
