@@ -1,0 +1,178 @@
+"""Sampling: one implementation for all engines, in NumPy.
+
+A token is a pure function of (params, prompt, logits, output so far). The noise is drawn from a counter-based
+generator by (seed, position in the output), for every id of the vocabulary, and the token is the one with the
+largest `logit / temperature + Gumbel noise` among those that the filters leave. Two consequences: whoever samples
+position i, cloud or device, draws the same noise; and a small difference in logits changes the token only where two
+candidates were nearly equal.
+
+The processors run in the order of transformers: repetition penalty, presence and frequency penalty, temperature,
+top-k, top-p, min-p. Equal logits at a filter's limit are all kept.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model_runtime.errors import BadInputError, BadTokenError, EngineFailedError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from model_runtime.core import FloatArray
+
+_Ids: TypeAlias = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingParams:
+    """How to pick a token. The defaults are greedy. Raises BadInputError, naming the field."""
+
+    #: 0 takes the most likely token (of equals the lowest id); the filters below and the seed then change nothing.
+    temperature: float = 0.0
+    #: Keep the k most likely; 0 keeps all.
+    top_k: int = 0
+    #: Keep the fewest most likely tokens whose probabilities reach this sum; in (0, 1].
+    top_p: float = 1.0
+    #: Keep tokens at least this share as likely as the most likely one; in [0, 1].
+    min_p: float = 0.0
+    #: Divides positive and multiplies negative logits of tokens in prompt or output; above 0, 1 changes nothing.
+    repetition_penalty: float = 1.0
+    #: Subtracted once from the logit of each token that the output holds.
+    presence_penalty: float = 0.0
+    #: Subtracted for each time that the output holds the token.
+    frequency_penalty: float = 0.0
+    #: In [0, 2**63).
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, low, high in (
+            ("temperature", 0.0, 100.0),
+            ("min_p", 0.0, 1.0),
+            ("presence_penalty", -100.0, 100.0),
+            ("frequency_penalty", -100.0, 100.0),
+        ):
+            if not low <= getattr(self, name) <= high:
+                raise BadInputError(f"{name} must be from {low:g} to {high:g}, not {getattr(self, name)}")
+        for name, high in (("top_p", 1.0), ("repetition_penalty", 100.0)):
+            if not 0 < getattr(self, name) <= high:
+                raise BadInputError(f"{name} must be above 0 and at most {high:g}, not {getattr(self, name)}")
+        if self.top_k < 0:
+            raise BadInputError(f"top_k must be 0 (all tokens) or more, not {self.top_k}")
+        if not 0 <= self.seed < 2**63:
+            raise BadInputError(f"seed must be from 0 to 2**63 - 1, not {self.seed}")
+
+
+class Sampler:
+    """Samples the tokens of one answer. One thread at a time; costs O(vocabulary) for a token."""
+
+    def __init__(self, params: SamplingParams, prompt: Sequence[int]) -> None:
+        self.params = params
+        self._penalties = _Penalties(params, prompt)
+
+    def sample(self, logits: FloatArray, output: Sequence[int]) -> int:
+        """The token at output position `len(output)`, from `logits` of shape (vocabulary,), which stay as they are.
+
+        -inf marks a token that cannot be. Raises EngineFailedError where the logits hold NaN or +inf or leave no
+        token at all, BadTokenError where prompt or output hold an id outside the logits, BadInputError for a shape
+        other than (vocabulary,).
+        """
+        if logits.ndim != 1 or not logits.size:
+            raise BadInputError(f"logits must have shape (vocabulary,), not {logits.shape}: sample one position a call")
+        # The largest of an array with a NaN is NaN, so this one look finds every defect.
+        if not np.isfinite(logits.max()):
+            where = f"output position {len(output)}"
+            raise EngineFailedError(f"the engine returned unusable logits at {where}: {_defect(logits)}")
+        scores = self._penalties.apply(np.asarray(logits, dtype=np.float32), output)
+        if self.params.temperature == 0:
+            return int(scores.argmax())
+        scores = scores / np.float32(self.params.temperature)
+        ids = _filter(scores, self.params)
+        race = scores[ids] - np.log(_exponentials(self.params.seed, len(output), ids))
+        return int(ids[race.argmax()])
+
+
+def _filter(scores: FloatArray, params: SamplingParams) -> _Ids:
+    """The ids that top-k, top-p and min-p leave, in order."""
+    limit = np.float32(-np.inf)
+    if 0 < params.top_k < scores.size:
+        limit = np.partition(scores, scores.size - params.top_k)[scores.size - params.top_k]
+    if params.top_p < 1:
+        kept = scores[scores >= limit]
+        weights = np.exp(kept - kept.max())
+        total = weights.sum(dtype=np.float64)
+        # Together, tokens below this weight have less than 1 - top_p: the tail, which need not be sorted.
+        kept = np.sort(kept[weights >= (1 - params.top_p) * total / kept.size])[::-1]
+        sums = np.cumsum(np.exp(kept - kept[0]), dtype=np.float64)
+        # A token stays while the tokens before it have not reached top_p.
+        limit = kept[np.searchsorted(sums[:-1], params.top_p * total, side="left")]
+    if params.min_p > 0:
+        limit = max(limit, scores.max() + np.float32(math.log(params.min_p)))
+    # A score of -inf has no chance and must not take part: it would make NaN with infinite noise.
+    return np.flatnonzero((scores >= limit) & (scores > -np.inf))
+
+
+def _exponentials(seed: int, position: int, ids: _Ids) -> NDArray[np.float64]:
+    """Exponential noise for ascending ids; that of an id depends on nothing but seed and position.
+
+    `argmax(score - log(noise))` draws from softmax(score). Built from the raw words of Philox, which NumPy promises
+    never to change, while it may change how its distributions use them.
+    """
+    words = np.random.Philox(key=seed, counter=position << 64).random_raw(int(ids[-1]) + 1)[ids]
+    # The upper 52 bits as the fraction of a number in [1, 2), then in (0, 1): never 0, whose logarithm is infinite.
+    uniform = (words >> np.uint64(12) | np.uint64(0x3FF0000000000000)).view(np.float64) - (1 - 2.0**-53)
+    return -np.log(uniform)
+
+
+class _Penalties:
+    """Counts tokens as the output grows, so that a step looks at the new tokens only."""
+
+    def __init__(self, params: SamplingParams, prompt: Sequence[int]) -> None:
+        self._repetition = np.float32(params.repetition_penalty)
+        self._presence = np.float32(params.presence_penalty)
+        self._frequency = np.float32(params.frequency_penalty)
+        self._active = params.repetition_penalty != 1 or params.presence_penalty != 0 or params.frequency_penalty != 0
+        self._prompt = np.asarray(prompt if self._active else (), dtype=np.int64)
+        self._counted: list[int] = []
+        self._counts = np.zeros(0, dtype=np.float32)  # of the output's tokens, by id
+        self._seen = np.zeros(0, dtype=np.bool_)  # in prompt or output, by id
+
+    def apply(self, logits: FloatArray, output: Sequence[int]) -> FloatArray:
+        if not self._active:
+            return logits
+        self._count(list(output), logits.size)
+        logits = logits.copy()
+        seen = np.flatnonzero(self._seen)
+        values = logits[seen]
+        values = np.where(values > 0, values / self._repetition, values * self._repetition)
+        counts = self._counts[seen]
+        logits[seen] = values - self._frequency * counts - self._presence * (counts > 0)
+        return logits
+
+    def _count(self, output: list[int], vocabulary: int) -> None:
+        if self._counts.size != vocabulary or output[: len(self._counted)] != self._counted:
+            self._counted = []
+            self._counts = np.zeros(vocabulary, dtype=np.float32)
+            self._seen = np.zeros(vocabulary, dtype=np.bool_)
+            self._seen[_within(self._prompt, vocabulary)] = True
+        new = _within(np.asarray(output[len(self._counted) :], dtype=np.int64), vocabulary)
+        np.add.at(self._counts, new, 1)
+        self._seen[new] = True
+        self._counted = output
+
+
+def _within(ids: _Ids, vocabulary: int) -> _Ids:
+    if ids.size and not (ids.min() >= 0 and ids.max() < vocabulary):
+        raise BadTokenError(f"prompt or output holds an id outside the {vocabulary} ids of the logits")
+    return ids
+
+
+def _defect(logits: FloatArray) -> str:
+    if not (logits > -np.inf).any():
+        return "every token is at -inf"
+    return f"{int(np.isnan(logits).sum())} NaN and {int(np.isposinf(logits).sum())} +inf among {logits.size}"
