@@ -1,0 +1,308 @@
+"""Site logbooks with questions whose exact answers are known: the data the bundled models are trained and
+measured on. Everything follows from the random generator passed in; nothing here needs more than Python."""
+
+from __future__ import annotations
+
+import string
+from dataclasses import dataclass
+from functools import cache
+from random import Random
+from typing import TYPE_CHECKING, Literal
+
+from demos.training import phrases
+from demos.training.vocabulary import Split, Words
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+QuestionKind = Literal["lookup", "report", "count"]
+# Training also asks for single steps of a report (`step`), for what is absent, and chats a little.
+AnyKind = Literal["lookup", "report", "count", "step", "absent", "chat"]
+EntityType = Literal["person", "object", "place"]
+
+# Measured with the bundled tokenizer: what an entry of a log takes on average.
+_TOKENS_PER_ENTRY = {"train": 22.0, "eval": 25.4}
+_REPORT_LINES = (4, 14)
+
+
+@dataclass(frozen=True, slots=True)
+class Entity:
+    type: EntityType
+    name: str
+
+    @property
+    def in_sentence(self) -> str:
+        return self.name if self.type == "person" else f"the {self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    number: int
+    kind: phrases.Kind
+    roles: dict[str, Entity]
+    text: str
+    span: tuple[int, int]
+    """Where the entry's line stands in the document's text."""
+
+    @property
+    def entities(self) -> set[Entity]:
+        return set(self.roles.values())
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    text: str
+    entries: tuple[Entry, ...]
+    absent: tuple[Entity, ...]
+    """Entities like those of the document that it never mentions."""
+
+    def mentions(self) -> dict[Entity, list[Entry]]:
+        found: dict[Entity, list[Entry]] = {}
+        for entry in self.entries:
+            for entity in entry.roles.values():
+                listed = found.setdefault(entity, [])
+                if not listed or listed[-1] is not entry:
+                    listed.append(entry)
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    text: str
+    answer: str
+    kind: AnyKind
+    evidence: tuple[tuple[int, int], ...]
+    """Spans of the document's text that the answer rests on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One held-out question, ready to be asked."""
+
+    messages: list[dict[str, str]]
+    answer: str
+    kind: QuestionKind
+    evidence: tuple[tuple[int, int], ...]
+    """Spans of the user message's text that the answer rests on."""
+
+
+def make_document(rng: Random, tokens_target: int, split: Split = "train") -> Document:
+    count = max(2, round((tokens_target - 8) / _TOKENS_PER_ENTRY[split]))
+    words = _words_of(split)
+    people, objects, places, absent = _cast(rng, words, count)
+    number = rng.randint(100, 999 - count) if count < 800 else 100
+    largest_gap = max(1, min(9, (999 - number) // count))
+    lines: list[str] = []
+    entries: list[Entry] = []
+    offset = 0
+
+    def write(line: str) -> tuple[int, int]:
+        nonlocal offset
+        lines.append(line)
+        span = (offset, offset + len(line))
+        offset += len(line) + 1
+        return span
+
+    if rng.random() < 0.8:
+        write(f"{rng.choice(phrases.TITLES)} {rng.randint(2, 99)}")
+    for _ in range(count):
+        if rng.random() < 0.06:
+            write(rng.choice(phrases.FILLERS) if rng.random() < 0.5 else f"{rng.choice(phrases.HEADINGS)}:")
+        kind = rng.choice(phrases.KINDS)
+        pattern = rng.choice(kind.held_out if split == "eval" and rng.random() < 0.25 else kind.entries)
+        # The lower of two draws: some people and places appear often, as in life, and most objects seldom.
+        first, second = rng.sample(people, 2)
+        roles = {"p": first, "q": second, "o": rng.choice(objects), "l": _often(rng, places)}
+        roles = {role: entity for role, entity in roles.items() if f"{{{role}}}" in pattern}
+        text = pattern.format(n=rng.randint(2, 99), **{role: entity.name for role, entity in roles.items()})
+        if rng.random() < 0.3:
+            text = f"{text} {rng.choice(phrases.TAILS)}"
+        line = f"{number} {text}."
+        entries.append(Entry(number, kind, roles, line, write(line)))
+        number += rng.randint(1, largest_gap)
+    return Document("\n".join(lines), tuple(entries), tuple(absent))
+
+
+@cache
+def _words_of(split: Split) -> Words:
+    return Words(split)
+
+
+def _often(rng: Random, entities: list[Entity]) -> Entity:
+    return entities[min(rng.randrange(len(entities)), rng.randrange(len(entities)))]
+
+
+def _cast(rng: Random, words: Words, entries: int) -> tuple[list[Entity], list[Entity], list[Entity], list[Entity]]:
+    """The document's people, objects and places. Name parts are reused, so that no part alone tells who is meant."""
+
+    def draw(kind: EntityType, wanted: int, firsts: list[str], seconds: list[str]) -> list[Entity]:
+        found: dict[str, None] = {}
+        for _ in range(wanted * 20):
+            pair = f"{rng.choice(firsts)} {rng.choice(seconds)}"
+            if kind == "person" or words.pair_allowed(pair):
+                found[pair] = None
+            if len(found) == wanted:
+                break
+        return [Entity(kind, name) for name in found]
+
+    def parts(wanted: int) -> int:
+        return 2 + round(wanted * 0.7)
+
+    n_people, n_objects, n_places = 3 + entries // rng.randint(4, 7), 3 + entries // 2, 3 + entries // rng.randint(5, 8)
+    people = draw(
+        "person", n_people + 1,
+        [words.first_name(rng) for _ in range(parts(n_people))],
+        [words.last_name(rng) for _ in range(parts(n_people))],
+    )  # fmt: skip
+    objects = draw(
+        "object", n_objects + 1,
+        [words.adjective(rng) for _ in range(parts(n_objects))],
+        [rng.choice(words.nouns) for _ in range(parts(n_objects))],
+    )  # fmt: skip
+    places = draw(
+        "place", n_places + 1,
+        [words.place_prefix(rng) for _ in range(parts(n_places))],
+        [rng.choice(words.place_nouns) for _ in range(parts(n_places))],
+    )  # fmt: skip
+    while len(people) < 3:
+        people = [Entity("person", f"{words.first_name(rng)} {words.last_name(rng)}") for _ in range(3)]
+    if len(objects) < 2 or len(places) < 2:
+        return _cast(rng, words, entries)
+    return people[:-1], objects[:-1], places[:-1], [people[-1], objects[-1], places[-1]]
+
+
+def make_questions(
+    rng: Random, document: Document, count: int, weights: dict[AnyKind, float] | None = None
+) -> list[Question]:
+    """Up to `count` questions, drawn by the kinds' weights; fewer where a document cannot carry a kind."""
+    weights = weights or {"lookup": 1.0, "report": 1.0, "count": 1.0}
+    kinds, shares = list(weights), list(weights.values())
+    asker = _Asker(rng, document)
+    asked: dict[str, Question] = {}
+    for _ in range(count * 4):
+        question = asker.ask(rng.choices(kinds, shares)[0])
+        if question is not None:
+            asked[question.text] = question
+        if len(asked) == count:
+            break
+    return list(asked.values())
+
+
+class _Asker:
+    """Asks about one document, only what it answers without doubt."""
+
+    def __init__(self, rng: Random, document: Document) -> None:
+        self._rng = rng
+        self._document = document
+        self._mentions = document.mentions()
+        self._entities = list(self._mentions)
+        self._busy = [e for e, lines in self._mentions.items() if _REPORT_LINES[0] <= len(lines) <= _REPORT_LINES[1]]
+
+    def ask(self, kind: AnyKind) -> Question | None:
+        match kind:
+            case "lookup":
+                return self._lookup()
+            case "report":
+                return self._report()
+            case "count":
+                return self._count()
+            case "step":
+                return self._step()
+            case "absent":
+                entity = self._rng.choice(self._document.absent)
+                pattern = self._rng.choice(phrases.REPORTS + phrases.COUNTS + self._open_questions(entity))
+                answer = phrases.ABSENT.format(x=entity.in_sentence)
+                x = entity.name if "the {x}" in pattern else entity.in_sentence
+                return Question(pattern.format(x=x), answer, "absent", ())
+            case "chat":
+                text, answer = self._rng.choice(phrases.SMALL_TALK)
+                return Question(text, answer, "chat", ())
+
+    def _lookup(self) -> Question | None:
+        rng = self._rng
+        entry = rng.choice(self._document.entries)
+        role, entity = rng.choice(list(entry.roles.items()))
+        lines = self._mentions[entity]
+        way = rng.random()
+        if way < 0.6:
+            patterns = {"p": entry.kind.by_person, "o": entry.kind.by_object, "l": entry.kind.by_place}.get(role, ())
+            if not patterns or sum(line.kind is entry.kind for line in lines) > 1:
+                return None
+            return self._cite(rng.choice(patterns).format(**{role: entity.name}), [entry], "lookup")
+        if way < 0.75:
+            other = rng.choice(list(entry.roles.values()))
+            if other == entity or sum(other in line.entities for line in lines) > 1:
+                return None
+            text = rng.choice(phrases.TWO_KEYS).format(a=entity.in_sentence, b=other.in_sentence)
+            return self._cite(text, [entry], "lookup")
+        if len(lines) > 1:
+            return None
+        return self._cite(rng.choice(self._open_questions(entity)).format(x=entity.name), [entry], "lookup")
+
+    def _open_questions(self, entity: Entity) -> tuple[str, ...]:
+        return {"person": phrases.ANY_PERSON, "object": phrases.ANY_OBJECT, "place": phrases.ANY_PLACE}[entity.type]
+
+    def _report(self) -> Question | None:
+        # Small documents have nobody with four entries; shorter reports teach the same steps.
+        entity = self._rng.choice(self._busy or self._entities)
+        text = self._rng.choice(phrases.REPORTS).format(x=entity.in_sentence)
+        return self._cite(text, self._mentions[entity][: _REPORT_LINES[1]], "report")
+
+    def _count(self) -> Question | None:
+        entity = self._rng.choice(self._busy or self._entities)
+        lines = self._mentions[entity]
+        if len(lines) > _REPORT_LINES[1]:
+            return None
+        numbers = ", ".join(str(line.number) for line in lines)
+        said = "1 entry mentions" if len(lines) == 1 else f"{len(lines)} entries mention"
+        text = self._rng.choice(phrases.COUNTS).format(x=entity.in_sentence)
+        answer = f"{numbers}: {said} {entity.in_sentence}."
+        return Question(text, answer, "count", tuple(line.span for line in lines))
+
+    def _step(self) -> Question | None:
+        rng = self._rng
+        entity = rng.choice(self._entities)
+        lines = self._mentions[entity]
+        way = rng.random()
+        if way < 0.6:
+            at = rng.randrange(len(lines))
+            if at + 1 == len(lines):
+                return None
+            text = rng.choice(phrases.AFTER).format(x=entity.in_sentence, n=lines[at].number)
+            return self._cite(text, [lines[at + 1]], "step")
+        patterns, line = (phrases.FIRST, lines[0]) if way < 0.8 else (phrases.LAST, lines[-1])
+        return self._cite(rng.choice(patterns).format(x=entity.in_sentence), [line], "step")
+
+    @staticmethod
+    def _cite(text: str, entries: list[Entry], kind: AnyKind) -> Question:
+        return Question(text, "\n".join(e.text for e in entries), kind, tuple(e.span for e in entries))
+
+
+def user_message(document: Document, question: str, introduction: str = "") -> str:
+    return f"{introduction}{document.text}\n\n{question}"
+
+
+def held_out(kind: QuestionKind, prompt_tokens: int, count: int, seed: int) -> Iterator[Case]:
+    """`count` unseen questions over unseen documents of about `prompt_tokens` tokens, one document each."""
+    made = 0
+    attempt = 0
+    while made < count:
+        rng = Random(f"{seed}/{kind}/{prompt_tokens}/{attempt}")
+        attempt += 1
+        document = make_document(rng, prompt_tokens - 30, "eval")
+        questions = make_questions(rng, document, 1, {kind: 1.0})
+        # A report of fewer lines than promised would be a lookup in disguise.
+        if not questions or (kind == "report" and len(questions[0].evidence) < _REPORT_LINES[0]):
+            continue
+        made += 1
+        question = questions[0]
+        message = {"role": "user", "content": user_message(document, question.text)}
+        yield Case([message], question.answer, kind, question.evidence)
+
+
+# A pattern with a field no entry fills would only show up in one document of thousands.
+assert all(
+    {field for _, field, _, _ in string.Formatter().parse(pattern) if field} <= {"p", "q", "o", "l", "n"}
+    for kind in phrases.KINDS
+    for pattern in kind.entries + kind.held_out + kind.by_object + kind.by_person + kind.by_place
+)
