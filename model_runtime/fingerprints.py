@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 # Tokens that GGUF converters store as control tokens although the tokenizer does not flag them as special.
-_LOOKS_SPECIAL = re.compile(r"<\|.*\|>|<｜.*｜>|<unused\d+>|<mask>|<2mass>|\[@BOS@\]", re.DOTALL)
+_LOOKS_SPECIAL = re.compile(r"<\|.*\|>|<｜.*｜>|<unused.*>|<pad>|<mask>|<2mass>|\[@BOS@\]", re.DOTALL)
 
 
 def looks_special(text: str) -> bool:
