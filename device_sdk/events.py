@@ -14,7 +14,8 @@ class Token:
     """One output token, at the moment when it is to be shown.
 
     `text` is what it adds to the visible text: empty while a character or a possible stop string is incomplete.
-    `token_id` is None where text travelled.
+    `token_id` is None where text travelled. When an answer ends in what might have become a stop string, the text
+    held back comes in one more event with the last token's index and no id.
     """
 
     index: int
@@ -34,7 +35,7 @@ class HandOver:
 class Notice:
     """Something that did not stop the answer: the cloud refused or was lost, the device failed, more was granted."""
 
-    kind: Literal["cloud_refused", "cloud_lost", "cloud_draining", "device_unusable", "device_failed", "extended"]
+    kind: Literal["cloud_refused", "cloud_lost", "device_unusable", "device_failed", "extended"]
     message: str
 
 

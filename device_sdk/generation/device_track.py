@@ -1,0 +1,146 @@
+"""The device's side of a generation: which tokens its KV cache holds and which step comes next. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from device_sdk.generation.commands import Step
+from device_sdk.generation.inputs import StepDone
+from speed_controller.estimates import DeviceForecast
+
+
+@dataclass(frozen=True, slots=True)
+class Resting:
+    """The device takes no part (yet)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """No step is under way."""
+
+
+@dataclass(frozen=True, slots=True)
+class Busy:
+    """`step` is under way since `since`; `fed_after` is what the KV cache holds once it is done."""
+
+    step: Step
+    since: float
+    fed_after: int
+
+
+@dataclass(frozen=True, slots=True)
+class Dead:
+    """The engine failed; it takes no part any more."""
+
+    message: str
+
+
+DeviceState = Resting | Ready | Busy | Dead
+
+
+@dataclass(slots=True)
+class DeviceTrack:
+    """Walks the prompt, then the output. The KV cache holds `prompt[:…]` then `context[:…]`: `fed` tokens in all."""
+
+    prompt: Sequence[int]
+    forecast: DeviceForecast
+    chunk: int
+    state: DeviceState = field(default_factory=Resting)
+    fed: int = 0
+    #: Output tokens in the KV cache: kept apart from the output itself, because re-tokenized text may change.
+    fed_output: list[int] = field(default_factory=list)
+    steps: int = 0
+    checked: int = 0
+    ranked_first: int = 0
+    progress: list[tuple[float, int]] = field(default_factory=list)
+
+    @property
+    def alive(self) -> bool:
+        return isinstance(self.state, Ready | Busy)
+
+    @property
+    def prompt_done(self) -> bool:
+        return self.fed >= len(self.prompt)
+
+    @property
+    def agreement(self) -> float | None:
+        return self.ranked_first / self.checked if self.checked else None
+
+    def start(self, now: float) -> None:
+        if isinstance(self.state, Resting):
+            self.state = Ready()
+            self.progress.append((now, 0))
+
+    def fail(self, message: str) -> None:
+        self.state = Dead(message)
+
+    def next_step(self, context: Sequence[int], now: float) -> Step | None:
+        """The next step towards having consumed prompt and `context` (the output in the device's tokens)."""
+        if not isinstance(self.state, Ready):
+            return None
+        kept = self._keep(context)
+        start = len(self.prompt) + len(kept) if self.prompt_done else self.fed
+        if start < len(self.prompt):
+            stop = min(start + self.chunk, len(self.prompt))
+            tokens = tuple(self.prompt[start:stop])
+            known: tuple[int, ...] = tuple(context[:1]) if stop == len(self.prompt) else ()
+            at_end = stop == len(self.prompt) and not context
+            fed_output: list[int] = []
+        else:
+            first = start - len(self.prompt)
+            tokens = tuple(context[first : first + self.chunk])
+            stop = start + len(tokens)
+            known = tuple(context[first + 1 : first + 1 + len(tokens)])
+            at_end = first + len(tokens) == len(context)
+            fed_output = [*kept, *tokens]
+        if not tokens:
+            # Every known token is consumed, but its logits belong to a step whose sample came too late to be used
+            # (the context shrank by re-tokenizing). Consume the last token again.
+            return self._again(context, now)
+        self.steps += 1
+        step = Step(self.steps, start, tokens, known, len(context) if at_end else None, tuple(context))
+        self.fed_output = fed_output
+        self.state = Busy(step, now, stop)
+        return step
+
+    def _again(self, context: Sequence[int], now: float) -> Step:
+        whole = [*self.prompt, *context]
+        self.steps += 1
+        step = Step(self.steps, len(whole) - 1, (whole[-1],), (), len(context), tuple(context))
+        self.fed_output = list(context)
+        self.state = Busy(step, now, len(whole))
+        return step
+
+    def _keep(self, context: Sequence[int]) -> list[int]:
+        """The output tokens in the KV cache that are still right."""
+        fed = self.fed_output
+        if len(fed) <= len(context) and all(a == b for a, b in zip(fed, context, strict=False)):
+            return fed
+        agreed = 0
+        for a, b in zip(fed, context, strict=False):
+            if a != b:
+                break
+            agreed += 1
+        return fed[:agreed]
+
+    def finish_step(self, done: StepDone, now: float) -> Step | None:
+        """Take note of a finished step; None where it is not the one under way."""
+        if not isinstance(self.state, Busy) or self.state.step.number != done.number:
+            return None
+        step = self.state.step
+        self.fed = self.state.fed_after
+        self.state = Ready()
+        self.progress.append((now, self.fed))
+        self.checked += len(done.ranked_first)
+        self.ranked_first += sum(done.ranked_first)
+        if len(step.tokens) == 1:
+            self.forecast.observe_decode(done.seconds)
+        else:
+            self.forecast.observe_prefill(len(step.tokens), done.seconds)
+        return step
+
+    def ready_in(self, context: Sequence[int], expected: int) -> float | None:
+        """Seconds until the device's first own token, if `expected` more tokens are received until then."""
+        left = len(self.prompt) + len(context) + expected - self.fed
+        return self.forecast.ready_in(max(left, 1))
