@@ -41,8 +41,8 @@ class HFTokenizer(Tokenizer):
     """A `tokenizers` model. Safe to use from any thread.
 
     `encode` adds nothing in front, not even the space that SentencePiece models put before a text: the bytes of the
-    ids are the bytes of the text (after the model's own Unicode normalization). With `special=True`, as in
-    `render_chat`, text is encoded as transformers does it, that space included.
+    ids are the bytes of the text (after the model's own Unicode normalization). `render_chat` gives the ids that
+    transformers gives, that space included.
     """
 
     def __init__(
@@ -62,8 +62,11 @@ class HFTokenizer(Tokenizer):
         TemplateError where the template does not compile.
         """
         definition = _with_flags_of_special_tokens(definition)
+        unprefixed = _without_prefix_space(definition)
+        # Three ways to encode are three objects: a switch on one would not be safe between threads.
         self._as_trained = _build(definition)
-        self._plain = _build(_without_prefix_space(definition))
+        self._exact = self._as_trained if unprefixed == definition else _build(unprefixed)
+        self._plain = _build(unprefixed)
         self._plain.encode_special_tokens = True
         self._added: dict[int, str] = {entry["id"]: entry["content"] for entry in definition["added_tokens"]}
         self._special = {entry["id"] for entry in definition["added_tokens"] if entry["special"]}
@@ -99,12 +102,7 @@ class HFTokenizer(Tokenizer):
 
     def encode(self, text: str, *, special: bool = False) -> list[int]:
         """As the contract says. Raises BadInputError for half a surrogate pair, which is no text."""
-        tokenizer = self._as_trained if special else self._plain
-        try:
-            ids: list[int] = tokenizer.encode(text, add_special_tokens=False).ids
-        except TypeError:
-            raise BadInputError("the text holds half a surrogate pair, which stands for no character") from None
-        return ids
+        return _encode(self._exact if special else self._plain, text)
 
     def token_bytes(self, token: int) -> bytes:
         if not 0 <= token < len(self._bytes):
@@ -113,7 +111,11 @@ class HFTokenizer(Tokenizer):
 
     def render_chat(self, messages: Sequence[Message], *, add_generation_prompt: bool = True) -> list[int]:
         segments = self._template.render(messages, add_generation_prompt=add_generation_prompt)
-        return [token for segment in segments for token in self.encode(segment.text, special=segment.trusted)]
+        return [
+            token
+            for segment in segments
+            for token in _encode(self._as_trained if segment.trusted else self._plain, segment.text)
+        ]
 
 
 def load_tokenizer(folder: Path) -> HFTokenizer:
@@ -177,6 +179,14 @@ def _text(token: object) -> str:
     return content if isinstance(content, str) else ""
 
 
+def _encode(tokenizer: tokenizers.Tokenizer, text: str) -> list[int]:
+    try:
+        ids: list[int] = tokenizer.encode(text, add_special_tokens=False).ids
+    except TypeError:
+        raise BadInputError("the text holds half a surrogate pair, which stands for no character") from None
+    return ids
+
+
 def _build(definition: dict[str, Any]) -> tokenizers.Tokenizer:
     try:
         return tokenizers.Tokenizer.from_str(json.dumps(definition))
@@ -196,20 +206,20 @@ def _with_flags_of_special_tokens(definition: dict[str, Any]) -> dict[str, Any]:
 
 def _without_prefix_space(definition: dict[str, Any]) -> dict[str, Any]:
     definition = copy.copy(definition)
-    normalizer = definition.get("normalizer")
-    if normalizer is not None:
-        parts = normalizer["normalizers"] if normalizer["type"] == "Sequence" else [normalizer]
-        parts = [part for part in parts if part["type"] != "Prepend"]
-        definition["normalizer"] = {"type": "Sequence", "normalizers": parts} if parts else None
-    splitter = definition.get("pre_tokenizer")
-    if splitter is not None:
-        parts = splitter["pretokenizers"] if splitter["type"] == "Sequence" else [splitter]
-        definition["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": [_unprefixed(part) for part in parts]}
+    for field, list_field in (("normalizer", "normalizers"), ("pre_tokenizer", "pretokenizers")):
+        part = definition.get(field)
+        if part is not None and part["type"] == "Sequence":
+            parts = [_unprefixed(part) for part in part[list_field]]
+            definition[field] = part | {list_field: [part for part in parts if part is not None]}
+        elif part is not None:
+            definition[field] = _unprefixed(part)
     return definition
 
 
-def _unprefixed(part: dict[str, Any]) -> dict[str, Any]:
+def _unprefixed(part: dict[str, Any]) -> dict[str, Any] | None:
     match part["type"]:
+        case "Prepend":
+            return None
         case "Metaspace":
             # Files from before `prepend_scheme` have `add_prefix_space` in its place.
             return {key: value for key, value in part.items() if key != "add_prefix_space"} | {
