@@ -1,0 +1,149 @@
+"""What the two ways of running a decoder graph have in common: their contract, and the session under them."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Generic
+
+import numpy as np
+
+from model_runtime.errors import Cancelled, LoadCancelled, LoadError, UnsupportedError
+from model_runtime.onnx.graph import TAP_END, TAP_START, with_taps
+from model_runtime.onnx.layout import ATTENTION_MASK, INPUT_IDS, NUM_LOGITS, POSITION_IDS
+from model_runtime.onnx.session import create_session
+from model_runtime.passes import StateT
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import onnxruntime as ort
+    from numpy.typing import NDArray
+
+    from model_runtime.core import AttentionTap, Cancellation, Result
+    from model_runtime.onnx.files import ModelFiles
+    from model_runtime.onnx.layout import DecoderLayout
+    from model_runtime.onnx.session import Session
+    from model_runtime.passes import TokenArray
+
+
+@dataclass(frozen=True, slots=True)
+class Item(Generic[StateT]):
+    """One chunk of a pass, checked: what to append to a state, and what to return of it."""
+
+    state: StateT
+    tokens: TokenArray
+    #: How many of the last positions return logits.
+    logits: int
+    tap: AttentionTap | None
+    #: How many of the last positions return attention; 0 without a tap.
+    tap_rows: int
+
+
+class ModelSession:
+    """The session over a model's graph, and its replacement by a tapped one the first time a tap is asked for.
+
+    A tapped graph runs a pass without a tap at the same cost, so that weights are never in memory twice for long.
+    """
+
+    def __init__(
+        self,
+        files: ModelFiles,
+        providers: Sequence[str],
+        *,
+        threads: int | None,
+        allow_cpu_fallback: bool,
+        cancellation: Cancellation | None,
+    ) -> None:
+        self.files = files
+        self._providers = tuple(providers)
+        self._threads = threads
+        self._allow_cpu_fallback = allow_cpu_fallback
+        self._tapped = False
+        self.session = self._create(cancellation, tapped=False)
+
+    @property
+    def tapped(self) -> bool:
+        return self._tapped
+
+    def tap(self, cancellation: Cancellation | None) -> None:
+        """Make sure that the session gives attention. Raises Cancelled, UnsupportedError."""
+        if self._tapped:
+            return
+        try:
+            self.session = self._create(cancellation, tapped=True)
+        except LoadCancelled as error:
+            raise Cancelled("cancelled while the graph was loaded with its attention tap") from error
+        except LoadError as error:
+            raise UnsupportedError(f"the graph cannot be loaded with an attention tap: {error}") from error
+        self._tapped = True
+
+    def _create(self, cancellation: Cancellation | None, *, tapped: bool) -> Session:
+        attention = self.files.graph.attention()
+        return create_session(
+            self.files,
+            providers=self._providers,
+            threads=self._threads,
+            allow_cpu_fallback=self._allow_cpu_fallback,
+            cancellation=cancellation,
+            edit=(lambda model: with_taps(model, attention)) if tapped else None,
+        )
+
+
+class Runner(ABC, Generic[StateT]):
+    """Runs passes over states of one kind. It keeps none: what `run` returns replaces what it was given."""
+
+    def __init__(self, model: ModelSession, layout: DecoderLayout) -> None:
+        self.model = model
+        self.layout = layout
+
+    @abstractmethod
+    def empty(self) -> StateT:
+        """The state of a sequence without tokens."""
+
+    @abstractmethod
+    def fork(self, state: StateT) -> StateT:
+        """A state that passes over the other do not change."""
+
+    @abstractmethod
+    def truncate(self, state: StateT, length: int) -> StateT:
+        """The state of the first `length` tokens; `state` itself is not used again."""
+
+    @abstractmethod
+    def keys_and_values(self, state: StateT) -> NDArray[Any]:
+        """(layers, 2, kv heads, length, head_dim) in the graph's KV type."""
+
+    @abstractmethod
+    def restore(self, keys_and_values: NDArray[Any]) -> StateT:
+        """A state of what `keys_and_values` returned."""
+
+    @abstractmethod
+    def run(self, items: Sequence[Item[StateT]], cancellation: Cancellation | None) -> list[tuple[StateT, Result]]:
+        """One pass. The given states stay valid when it raises: Cancelled, EngineFailedError, UnsupportedError."""
+
+    def feeds(
+        self,
+        tokens: NDArray[np.int64],
+        mask: NDArray[np.bool_],
+        positions: NDArray[np.int64],
+        logits: int,
+        tap_rows: tuple[int, int] = (0, 0),
+    ) -> dict[str, ort.OrtValue]:
+        """Every input but KV: tokens (batch, n), mask (batch, keys), positions (batch, n), the tap's query rows."""
+        wanted = {
+            INPUT_IDS: tokens,
+            ATTENTION_MASK: mask,
+            POSITION_IDS: positions,
+            # Some exports compute the last positions only; zero would mean all of them.
+            NUM_LOGITS: np.array(max(logits, 1)),
+        }
+        inputs = {name: wanted[name].astype(dtype) for name, dtype in self.layout.input_dtypes.items()}
+        if self.model.tapped:
+            inputs |= {TAP_START: np.array([tap_rows[0]]), TAP_END: np.array([tap_rows[1]])}
+        return {name: self.model.session.to_device(array) for name, array in inputs.items()}
+
+
+def last_rows(logits: ort.OrtValue, row: int, count: int) -> NDArray[np.float32]:
+    """The logits of the last `count` positions of one sequence as an array of its own."""
+    array: NDArray[Any] = logits.numpy()[row]
+    return array[len(array) - count :].astype(np.float32)
