@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, Generic, NoReturn, Protocol, TypeVar, get_args
 
 import msgspec
+from msgspec import inspect
 
 from wire_protocol.errors import InvalidMessageError, MalformedError, MessageTooBigError
 from wire_protocol.messages import GenerationId
@@ -28,8 +30,8 @@ class _LibraryDecoder(Protocol[_M_co]):
 class _Head(msgspec.Struct):
     """The least to know of a refused message, for the error's text."""
 
-    type: str = ""
-    id: str = ""
+    type: Any = ""
+    id: Any = ""
 
 
 class MessageDecoder(Generic[_M_co]):
@@ -38,8 +40,8 @@ class MessageDecoder(Generic[_M_co]):
     def __init__(self, messages: Any, other: Any, library: Any) -> None:
         self._decoder: _LibraryDecoder[_M_co] = library.Decoder(messages)
         self._head: _LibraryDecoder[_Head] = library.Decoder(_Head)
-        self._tags = _tags(messages)
-        self._other_tags = _tags(other)
+        self._kinds = _by_tag(messages)
+        self._other_tags = tuple(_by_tag(other))
 
     def decode(self, data: bytes) -> _M_co:
         """Raises MalformedError, InvalidMessageError, MessageTooBigError."""
@@ -55,33 +57,56 @@ class MessageDecoder(Generic[_M_co]):
         if isinstance(error, RecursionError):
             raise MalformedError("nested too deeply: no message has more than four levels") from None
         if isinstance(error, UnicodeError):
-            raise MalformedError(
-                f"a text is not valid UTF-8: {error.reason if hasattr(error, 'reason') else error}"
-            ) from None
+            raise MalformedError(f"a text is not valid UTF-8: {getattr(error, 'reason', error)}") from None
         if not isinstance(error, msgspec.ValidationError):
             raise MalformedError(f"malformed data: {error}") from None
         what, path = _split(str(error))
-        try:
-            head = self._head.decode(data)
-        except REFUSALS:
-            head = _Head()
+        tag, generation = self._read_head(data)
+        kind = self._kinds.get(tag)
         if path == "$.type":
-            what = f"{self._explain_type(head.type)} ({what})"
+            what = self._explain_type(tag, what)
+        elif what.startswith("Invalid enum value") and kind is not None:
+            what = f"expected one of {', '.join(_choices(inspect.type_info(kind), path))}"
         if len(what) > _LONGEST_TEXT:  # an unknown field's name is the peer's, and may be megabytes
             what = f"{what[:_LONGEST_TEXT]}…"
             path = f"{path[:_LONGEST_TEXT]}…"
-        name = f"`{head.type}`" if head.type in self._tags else "message"
-        generation = head.id if head.type == "generate" and _is_generation_id(head.id) else None
-        raise InvalidMessageError(f"{name} refused at `{path}`: {what}", path=path, generation=generation) from None
+        name = f"`{tag}`" if kind is not None else "message"
+        raise InvalidMessageError(
+            f"{name} refused at `{path}`: {what}",
+            path=path,
+            generation=generation if tag == "generate" and _is_generation_id(generation) else None,
+        ) from None
 
-    def _explain_type(self, tag: str) -> str:
+    def _read_head(self, data: bytes) -> tuple[str, str]:
+        """Type and id of a refused message, each empty where it cannot be told."""
+        try:
+            head = self._head.decode(data)
+        except REFUSALS:
+            return "", ""
+        return (head.type if isinstance(head.type, str) else "", head.id if isinstance(head.id, str) else "")
+
+    def _explain_type(self, tag: str, what: str) -> str:
         if tag in self._other_tags:
             return f"`{tag}` travels in the other direction"
-        return f"expected one of {', '.join(self._tags)}"
+        expected = f"expected one of {', '.join(self._kinds)}"
+        return expected if what.startswith("Invalid value") else f"{what}; {expected}"
 
 
-def _tags(messages: Any) -> tuple[str, ...]:
-    return tuple(str(message.__struct_config__.tag) for message in get_args(messages))
+def _by_tag(messages: Any) -> dict[str, type[msgspec.Struct]]:
+    return {str(message.__struct_config__.tag): message for message in get_args(messages)}
+
+
+def _choices(described: inspect.Type, path: str) -> tuple[str, ...]:
+    """The values that a field of fixed choices may have. `path` is one that msgspec made for a value it refused."""
+    for step in re.finditer(r"\.(\w+)|\[\d+\]", path):
+        match described:
+            case inspect.StructType(fields=fields):
+                described = next(field.type for field in fields if field.name == step[1])
+            case inspect.VarTupleType(item_type=item):
+                described = item
+        if isinstance(described, inspect.UnionType):  # `… | None`
+            described = next(one for one in described.types if not isinstance(one, inspect.NoneType))
+    return tuple(str(value) for value in described.values) if isinstance(described, inspect.LiteralType) else ()
 
 
 def _split(text: str) -> tuple[str, str]:
