@@ -7,6 +7,7 @@ figures come from, and says which of them are approximate and why.
 from __future__ import annotations
 
 import bisect
+import itertools
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeAlias
 
@@ -53,10 +54,10 @@ class HardwareProfile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     def __post_init__(self) -> None:
         for field, points in (("prefill_tokens_per_s", self.prefill_tokens_per_s), ("decode_ms", self.decode_ms)):
             tokens = [tokens for tokens, _ in points]
-            if any(after <= before for before, after in zip(tokens, tokens[1:], strict=False)):
+            if any(after <= before for before, after in itertools.pairwise(tokens)):
                 raise ValueError(f"{field} must have rising token counts, not {tokens}")
         times = [self.prompt_ms(tokens) for tokens, _ in self.prefill_tokens_per_s]
-        if any(after <= before for before, after in zip(times, times[1:], strict=False)):
+        if any(after <= before for before, after in itertools.pairwise(times)):
             raise ValueError("prefill_tokens_per_s must not rise so fast that a longer prompt takes less time")
 
     def prompt_ms(self, tokens: int) -> float:
@@ -67,23 +68,24 @@ class HardwareProfile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
         """A pass over chunks of (tokens in context before, new tokens), without jitter.
 
         A chunk of several tokens costs what the prompt costs up to its end, less what it costs up to its beginning:
-        so a prompt costs the same however it is cut, but for padding and the overhead of more passes.
+        so a prompt costs the same however it is cut, but for padding and the overhead of more passes. No chunk costs
+        less than one decoded token, for which the weights have to be read once.
         """
-        decodes = [self._decode(context) for context, new in chunks if new == 1]
-        prefills = [self._prefill(context, new) for context, new in chunks if new > 1]
+        prefills = [self._prefill(context, new) for context, new in chunks]
+        reads = [_interpolate(self.decode_ms, context) for context, _ in chunks]
         if self.batch_share is None:
-            return self.pass_overhead_ms + sum(prefills) + sum(decodes)
-        longest = max(decodes, default=0.0)
-        return self.pass_overhead_ms + max(sum(prefills), longest) + self.batch_share * (sum(decodes) - longest)
-
-    def _decode(self, context: int) -> float:
-        return _interpolate(self.decode_ms, context)
+            return self.pass_overhead_ms + sum(map(max, prefills, reads))
+        decodes = [read for read, (_, new) in zip(reads, chunks, strict=True) if new == 1]
+        others = sum(decodes) - max(decodes, default=0.0)
+        return self.pass_overhead_ms + max(sum(prefills), *reads) + self.batch_share * others
 
     def _prefill(self, context: int, new: int) -> float:
+        if new == 1:
+            return 0.0
         padded = -(-new // self.prefill_block) * self.prefill_block
         whole = self.prompt_ms(context + padded) - self.prompt_ms(context)
         # A few tokens are cheaper one by one than as a block that is mostly padding.
-        return min(whole, new * self._decode(context))
+        return min(whole, new * _interpolate(self.decode_ms, context))
 
 
 def load_profile(name_or_path: str | Path) -> HardwareProfile:
