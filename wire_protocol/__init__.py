@@ -3,6 +3,7 @@
 from wire_protocol.close_codes import CloseCode, close_reason, may_retry
 from wire_protocol.codec import (
     SUBPROTOCOLS,
+    WEBSOCKET_PATH,
     Codec,
     JsonCodec,
     MessagePackCodec,
@@ -30,6 +31,7 @@ __all__ = [
     "MAX_MESSAGE_BYTES",
     "PROTOCOL_VERSION",
     "SUBPROTOCOLS",
+    "WEBSOCKET_PATH",
     "CloseCode",
     "CloudMessage",
     "Codec",

@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
+#: Where a service answers the upgrade.
+WEBSOCKET_PATH = "/v1/pd"
+
+
 class Codec(ABC):
     """One subprotocol: how messages become frames."""
 

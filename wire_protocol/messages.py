@@ -157,7 +157,7 @@ class Generate(Message, frozen=True, tag="generate"):
     messages: Annotated[tuple[ChatMessage, ...], Meta(min_length=1, max_length=4_096)] | None = None
     #: How tokens are chosen.
     sampling: Sampling = Sampling()
-    #: What to learn about the prompt; None for nothing.
+    #: What to learn about the prompt; left out for nothing.
     refine: Refine | None = None
     #: The answer so far, as ids.
     output: OutputTokens = ()
@@ -165,7 +165,7 @@ class Generate(Message, frozen=True, tag="generate"):
     output_text: Text = ""
     #: Texts that end the answer where they first appear.
     stop: Annotated[tuple[Annotated[str, Meta(min_length=1, max_length=256)], ...], Meta(max_length=16)] = ()
-    #: Milliseconds from arrival in which a first token is still of use; None for the service's own.
+    #: Milliseconds from arrival in which a first token is still of use; left out for the service's own.
     deadline_ms: Milliseconds | None = None
 
     def __post_init__(self) -> None:
@@ -197,7 +197,7 @@ class Progress(Message, frozen=True, tag="progress"):
     shown: Count
     #: What the device shows, in ms for a token; 0 where it does not pace.
     pace_ms: Milliseconds
-    #: When the device expects to need the cloud no more; None while it cannot tell.
+    #: When the device expects to need the cloud no more; left out while it cannot tell.
     ready_in_ms: Milliseconds | None = None
 
 
@@ -256,7 +256,7 @@ class Refinement(Message, frozen=True, tag="refinement"):
     """Spans of the prompt to keep. A later `stage` replaces an earlier one."""
 
     id: GenerationId
-    #: From 1 upwards.
+    #: From 1 upwards, not necessarily without gaps.
     stage: Annotated[int, Meta(ge=1, le=16)]
     #: Whether no other stage follows.
     final: bool
@@ -317,7 +317,7 @@ class Rejected(Message, frozen=True, tag="rejected"):
     reason: Literal["busy", "deadline", "rate_limit", "draining", "too_long", "unsupported"]
     #: For people.
     message: Annotated[str, Meta(max_length=2_000)] = ""
-    #: When trying again may help; None where it will not, or nobody knows.
+    #: When trying again may help; left out where it will not, or nobody knows.
     retry_after_ms: Milliseconds | None = None
 
 
