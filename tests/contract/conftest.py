@@ -1,0 +1,231 @@
+"""One tiny random model in every format, every engine over it, and what it must answer, worked out in NumPy.
+
+An engine is loaded once for all tests and named by what it is and which model it runs, such as `onnx-fixed/qwen2`.
+Tests leave no sequence open; what breaks or shuts down an engine loads one of its own.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import pytest
+
+from demos.training import export_gguf, export_hf, export_onnx
+from demos.training.architecture import DecoderConfig, Weights, random_weights
+from model_runtime.core import Engine
+from model_runtime.onnx import OnnxEngine
+from model_runtime.testing import ScriptedEngine
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+Architecture = Literal["llama", "qwen2"]
+
+CONTEXT = 256
+#: Of the fixed-shape graph: no divisor of most lengths, so that padding is always at work.
+CHUNK = 12
+LAYERS = 3
+
+ENGINES = [
+    "onnx/llama",
+    "onnx/qwen2",
+    "onnx-fixed/llama",
+    "onnx-fixed/qwen2",
+    "llama.cpp/llama",
+    "llama.cpp/qwen2",
+    "scripted",
+]
+
+
+@dataclass(frozen=True)
+class Case:
+    """An engine, how close its numbers are to exact ones, and the exact ones (none for an engine without a model)."""
+
+    name: str
+    engine: Engine
+    load: Callable[[], Engine]
+    #: Largest difference of a logit that arithmetic explains (llama.cpp keeps KV in float16).
+    tolerance: float
+    exact: NumpyDecoder | None
+
+    @contextmanager
+    def sequences(self, count: int = 1) -> Iterator[list[int]]:
+        """Open sequences, closed again whatever happens."""
+        opened = [self.engine.open() for _ in range(count)]
+        try:
+            yield opened
+        finally:
+            for sequence in opened:
+                self.engine.close(sequence)
+
+
+class NumpyDecoder:
+    """A decoder written down as plainly as it goes, to compare engines with. No cache: all tokens at once."""
+
+    def __init__(self, config: DecoderConfig, weights: Weights) -> None:
+        self.config = config
+        self.weights = weights
+
+    def run(self, tokens: list[int]) -> tuple[np.ndarray, np.ndarray]:
+        """Logits (tokens, vocabulary) and attention (layers, heads, tokens, tokens)."""
+        config, count = self.config, len(tokens)
+        x = self.weights["model.embed_tokens.weight"][tokens].astype(np.float64)
+        attention = np.zeros((config.layers, config.heads, count, count))
+        for layer in range(config.layers):
+            prefix = f"model.layers.{layer}."
+            normed = self._norm(x, prefix + "input_layernorm")
+            q = self._rotate(self._heads(normed, prefix + "self_attn.q_proj"))
+            k = self._rotate(self._heads(normed, prefix + "self_attn.k_proj"))
+            v = self._heads(normed, prefix + "self_attn.v_proj")
+            outputs = []
+            for head in range(config.heads):
+                shared = head // (config.heads // config.kv_heads)
+                scores = q[:, head] @ k[:, shared].T / np.sqrt(config.head_dim)
+                scores[np.triu_indices(count, 1)] = -np.inf
+                weights = np.exp(scores - scores.max(axis=1, keepdims=True))
+                attention[layer, head] = weights / weights.sum(axis=1, keepdims=True)
+                outputs.append(attention[layer, head] @ v[:, shared])
+            x = x + self._linear(np.concatenate(outputs, axis=1), prefix + "self_attn.o_proj")
+            normed = self._norm(x, prefix + "post_attention_layernorm")
+            gate = self._linear(normed, prefix + "mlp.gate_proj")
+            inner = gate / (1 + np.exp(-gate)) * self._linear(normed, prefix + "mlp.up_proj")
+            x = x + self._linear(inner, prefix + "mlp.down_proj")
+        head = "model.embed_tokens" if config.tied else "lm_head"
+        return self._linear(self._norm(x, "model.norm"), head), attention
+
+    def greedy(self, prompt: list[int], count: int) -> list[int]:
+        tokens = list(prompt)
+        for _ in range(count):
+            tokens.append(int(self.run(tokens)[0][-1].argmax()))
+        return tokens[len(prompt) :]
+
+    def _norm(self, x: np.ndarray, name: str) -> np.ndarray:
+        root = np.sqrt((x**2).mean(axis=1, keepdims=True) + self.config.norm_epsilon)
+        return x / root * self.weights[name + ".weight"]
+
+    def _linear(self, x: np.ndarray, name: str) -> np.ndarray:
+        return x @ self.weights[name + ".weight"].T + self.weights.get(name + ".bias", 0)
+
+    def _heads(self, x: np.ndarray, name: str) -> np.ndarray:
+        return self._linear(x, name).reshape(len(x), -1, self.config.head_dim)
+
+    def _rotate(self, x: np.ndarray) -> np.ndarray:
+        half = self.config.head_dim // 2
+        angles = np.arange(len(x))[:, None] * self.config.rope_theta ** -(np.arange(half) / half)
+        cos, sin = np.cos(angles)[:, None], np.sin(angles)[:, None]
+        first, second = x[..., :half], x[..., half:]
+        return np.concatenate([first * cos - second * sin, second * cos + first * sin], axis=2)
+
+
+@pytest.fixture(scope="session")
+def config_of() -> Callable[[Architecture], DecoderConfig]:
+    def config(architecture: Architecture) -> DecoderConfig:
+        return DecoderConfig(
+            vocabulary=272,
+            width=32,
+            layers=LAYERS,
+            heads=4,
+            kv_heads=2,
+            feed_forward=48,
+            context=CONTEXT,
+            architecture=architecture,
+            tied=architecture == "qwen2",
+        )
+
+    return config
+
+
+@pytest.fixture(scope="session")
+def tiny_model(
+    tmp_path_factory: pytest.TempPathFactory, config_of: Callable[[Architecture], DecoderConfig]
+) -> Callable[[Architecture], Path]:
+    """A folder with `model.onnx`, `model.fixed.onnx`, `model.safetensors`, `model.gguf` and a byte-level tokenizer."""
+    made: dict[str, Path] = {}
+
+    def make(architecture: Architecture) -> Path:
+        if architecture not in made:
+            folder = tmp_path_factory.mktemp(architecture)
+            config = config_of(architecture)
+            _write_tokenizer(folder)
+            export_hf.export(config, random_weights(config, seed=7), folder, folder)
+            config, weights = export_hf.load(folder)
+            export_onnx.export_dynamic(config, weights, folder / "model.onnx")
+            export_onnx.export_fixed(config, weights, folder / "model.fixed.onnx", CHUNK, CONTEXT)
+            export_gguf.export(config, weights, folder, folder / "model.gguf")
+            made[architecture] = folder
+        return made[architecture]
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def cases(tiny_model: Callable[[Architecture], Path]) -> Iterator[Callable[[str], Case]]:
+    made: dict[str, Case] = {}
+
+    def get(name: str) -> Case:
+        if name not in made:
+            made[name] = _make_case(name, tiny_model)
+        return made[name]
+
+    yield get
+    for case in made.values():
+        case.engine.shutdown()
+
+
+@pytest.fixture(scope="session", params=ENGINES)
+def case(request: pytest.FixtureRequest, cases: Callable[[str], Case]) -> Case:
+    """Every engine in turn."""
+    found: Case = cases(request.param)
+    return found
+
+
+def _make_case(name: str, tiny_model: Callable[[Architecture], Path]) -> Case:
+    if name == "scripted":
+        return Case(name, ScriptedEngine(context_length=CONTEXT), lambda: ScriptedEngine(context_length=CONTEXT), 0, None)
+    kind, _, architecture = name.partition("/")
+    folder = tiny_model(architecture)  # type: ignore[arg-type]
+    load = _loader(kind, folder)
+    return Case(name, load(), load, 0.1 if kind == "llama.cpp" else 1e-3, NumpyDecoder(*export_hf.load(folder)))
+
+
+def _loader(kind: str, folder: Path) -> Callable[[], Engine]:
+    match kind:
+        case "onnx":
+            return lambda: OnnxEngine.load(folder, threads=1)
+        case "onnx-fixed":
+            return lambda: OnnxEngine.load(folder / "model.fixed.onnx", threads=1)
+        case "llama.cpp":
+            if importlib.util.find_spec("llama_cpp") is None:
+                pytest.skip("llama_cpp is not installed: pip install pd-device[llama]")
+            from model_runtime.llama import LlamaEngine
+
+            return lambda: LlamaEngine.load(folder / "model.gguf", threads=1, tap_layers=tuple(range(LAYERS)))
+        case _:
+            raise ValueError(kind)
+
+
+def _write_tokenizer(folder: Path) -> None:
+    """Byte-level BPE over 256 bytes, two merges and three special tokens, with a ChatML template."""
+    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    merges = [("t", "h"), ("th", "e")]
+    vocabulary = {piece: index for index, piece in enumerate([*letters, *("".join(pair) for pair in merges)])}
+    tokenizer = Tokenizer(models.BPE(vocabulary, merges))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    special = ["<|im_start|>", "<|im_end|>", "<|pad|>"]
+    tokenizer.add_special_tokens([AddedToken(name, special=True, normalized=False) for name in special])
+    tokenizer.save(str(folder / "tokenizer.json"))
+    template = (
+        "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    )
+    settings = {"eos_token": "<|im_end|>", "pad_token": "<|pad|>", "chat_template": template}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
