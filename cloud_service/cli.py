@@ -1,0 +1,155 @@
+"""`pd-cloud`: serve a model to devices and to OpenAI clients."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import enum
+import json
+import os
+import socket
+import sys
+import typing
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from cloud_service.app import create_app
+from cloud_service.auth import OpenServiceError
+from cloud_service.desk import Desk
+from cloud_service.logs import configure_logging
+from cloud_service.server import CloudServer
+from cloud_service.service import Broken, Service, Serving
+from cloud_service.settings import ENVIRONMENT_PREFIX, SECRET_FIELDS, Settings, SettingsError, load_settings
+
+
+class ExitCode(enum.IntEnum):
+    """What the process ends with. argparse's own code for a wrong command line is 2, too."""
+
+    OK = 0
+    ENGINE_FAILED = 1
+    BAD_SETTINGS = 2
+    MODEL_NOT_LOADED = 3
+    CANNOT_LISTEN = 4
+
+
+EPILOG = f"""\
+examples:
+  pd-cloud serve --model demos/models/cloud
+  pd-cloud serve --model hf://owner/name/file.gguf --port 0 --json
+  pd-cloud serve --config cloud.toml
+
+Every setting can also stand in a TOML file (max_grant = 256) or in the environment
+({ENVIRONMENT_PREFIX}MAX_GRANT=256). A flag beats the environment, which beats the file.
+Keys are never flags, which every user of the machine could read:
+  [keys]
+  alice = "a long random text"
+
+When the model is loaded, one line is printed on standard output; with --json it is
+  {{"event": "ready", "url": "http://127.0.0.1:8080", "host": …, "port": …, "model": …, "hardware": …, "pid": …}}
+
+endpoints:  /v1/pd (WebSocket, for devices)  /v1/models  /v1/chat/completions
+            /health  /ready  /metrics
+SIGTERM drains: running generations finish, devices are told, then the process ends.
+
+exit codes: 0 ended after a drain, 1 the engine failed, 2 settings are not usable,
+            3 the model cannot be loaded, 4 cannot listen there
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The console script."""
+    parser = _parser()
+    given = parser.parse_args(arguments)
+    flags = {name: value for name in Settings.model_fields if (value := getattr(given, name, None)) is not None}
+    try:
+        settings = load_settings(given.config, flags)
+        app = create_app(settings)
+    except (SettingsError, OpenServiceError) as error:
+        _complain(str(error))
+        return ExitCode.BAD_SETTINGS
+    configure_logging(settings)
+    try:
+        listener = _listen(settings)
+    except OSError as error:
+        _complain(f"cannot listen on {settings.host} port {settings.port}: {error.strerror or error}")
+        return ExitCode.CANNOT_LISTEN
+    service: Service = app.state.service
+    with listener:
+        return asyncio.run(_serve(CloudServer(app, service, settings), service, listener, as_json=given.json))
+
+
+async def _serve(server: CloudServer, service: Service, listener: socket.socket, *, as_json: bool) -> ExitCode:
+    serving = asyncio.create_task(server.serve(sockets=[listener]))
+    settled = asyncio.create_task(service.settled.wait())
+    await asyncio.wait({serving, settled}, return_when=asyncio.FIRST_COMPLETED)
+    settled.cancel()
+    match service.state:
+        case Serving(desk):
+            _announce(desk, listener, as_json=as_json)
+        case Broken():
+            server.should_exit = True
+        case _:
+            pass  # a signal came first
+    await serving
+    match service.state:
+        case Broken(cause, loaded):
+            _complain(cause)
+            return ExitCode.ENGINE_FAILED if loaded else ExitCode.MODEL_NOT_LOADED
+        case _:
+            return ExitCode.OK
+
+
+def _listen(settings: Settings) -> socket.socket:
+    """Raises OSError."""
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    return socket.create_server((settings.host, settings.port), family=family)
+
+
+def _announce(desk: Desk, listener: socket.socket, *, as_json: bool) -> None:
+    """The ready line."""
+    host, port = listener.getsockname()[:2]
+    url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+    facts = {
+        "event": "ready",
+        "url": url,
+        "host": host,
+        "port": port,
+        "model": desk.model_name,
+        "hardware": desk.info.hardware,
+        "pid": os.getpid(),
+    }
+    text = json.dumps(facts) if as_json else f"pd-cloud serves {desk.model_name} at {url} ({desk.info.hardware})"
+    print(text, flush=True)  # noqa: T201 - what this command is asked to print
+
+
+def _complain(text: str) -> None:
+    print(f"pd-cloud: {text}", file=sys.stderr)  # noqa: T201
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="pd-cloud", description="The cloud side of pd-device.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    serve = commands.add_parser(
+        "serve",
+        help="serve a model",
+        description="Serve one model to devices (WebSocket) and to any OpenAI client (HTTP).",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    serve.add_argument("--config", type=Path, metavar="FILE", help="TOML file with settings")
+    serve.add_argument("--json", action="store_true", help="print the ready line as JSON")
+    for name, field in Settings.model_fields.items():
+        if name not in SECRET_FIELDS:
+            default = "" if field.is_required() or field.default is None else f" (default {field.default})"
+            serve.add_argument(
+                f"--{name.replace('_', '-')}",
+                choices=_choices(field.annotation),
+                metavar=None if _choices(field.annotation) else name.rpartition("_")[2].upper(),
+                help=f"{field.description}{default}".replace("%", "%%"),
+            )
+    return parser
+
+
+def _choices(annotation: Any) -> tuple[str, ...] | None:
+    return typing.get_args(annotation) if typing.get_origin(annotation) is typing.Literal else None

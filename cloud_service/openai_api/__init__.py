@@ -1,0 +1,1 @@
+"""The OpenAI-compatible twin: any OpenAI client works against the same engine."""

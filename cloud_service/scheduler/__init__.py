@@ -1,0 +1,1 @@
+"""Shares one engine among many generations: the policy decides, the runner performs."""

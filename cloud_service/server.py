@@ -1,0 +1,65 @@
+"""uvicorn as this service needs it: drain before connections close, and connections that can be dropped."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+import uvicorn
+from starlette.websockets import WebSocket
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.http11 import Request
+
+from cloud_service.service import CLOSE_TIMEOUT, Service
+from cloud_service.settings import Settings
+
+_ABORT = "pd_device.abort"
+
+
+class _DroppableWebSocket(WebSocketsSansIOProtocol):
+    """Tells the application how to drop the connection. A close as ASGI knows it waits for the peer to read what is
+    in the socket's buffer, which a peer that reads nothing never does."""
+
+    def handle_connect(self, event: Request) -> None:
+        super().handle_connect(event)
+        if hasattr(self, "scope"):  # not where the upgrade was refused
+            self.scope["extensions"][_ABORT] = {"abort": self.transport.abort}
+
+
+def abort_of(connection: WebSocket) -> Callable[[], None] | None:
+    """How to drop the connection at once; None under a server other than `CloudServer`."""
+    extension = connection.scope.get("extensions", {}).get(_ABORT)
+    abort: Callable[[], None] | None = None if extension is None else extension["abort"]
+    return abort
+
+
+class CloudServer(uvicorn.Server):
+    """Serves the app of one Service. A first SIGTERM or SIGINT drains, a second one ends the process at once."""
+
+    def __init__(self, app: Any, service: Service, settings: Settings) -> None:
+        super().__init__(
+            uvicorn.Config(
+                app,
+                ws=_DroppableWebSocket,
+                ws_max_size=settings.max_message_bytes,
+                # Tokens are a few bytes: compressing them costs more than it saves.
+                ws_per_message_deflate=False,
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                timeout_graceful_shutdown=int(CLOSE_TIMEOUT),
+            )
+        )
+        self._service = service
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Unlike uvicorn's, does not raise the signal again at the end: a drained service has ended well."""
+        if self.should_exit:
+            self.force_exit = True
+        self.should_exit = True
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        await self._service.drain()
+        await super().shutdown(sockets)

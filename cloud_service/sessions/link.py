@@ -1,0 +1,110 @@
+"""Messages over one WebSocket: decoded as they come, queued and bounded as they go."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from wire_protocol.close_codes import CloseCode, close_reason
+from wire_protocol.codec import Codec
+from wire_protocol.messages import CloudMessage, DeviceMessage, Error
+
+#: How long a closing connection may take to send what is queued, in seconds.
+FLUSH_TIMEOUT = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Closing(Exception):  # noqa: N818 - a decision, raised where it is found
+    """Why this side closes the connection, and what it says before."""
+
+    code: CloseCode
+    error: Error | None = None
+
+
+class ClientGoneError(Exception):
+    """The client closed the connection, or it was lost."""
+
+
+class Link:
+    """Belongs to one event loop. One reader; any number of senders, none of which ever waits."""
+
+    def __init__(self, socket: WebSocket, codec: Codec, capacity: int, abort: Callable[[], None] | None) -> None:
+        """`capacity`: messages that may wait for the client to read. `abort` drops the connection at once, where
+        the server can do that; a client that reads nothing would otherwise keep it open."""
+        self._socket = socket
+        self._codec = codec
+        self._capacity = capacity
+        self._abort = abort
+        self._queue: deque[bytes | str] = deque()
+        self._wake = asyncio.Event()
+        self._ending = False
+        self._writer = asyncio.create_task(self._write())
+
+    @property
+    def writer(self) -> asyncio.Task[None]:
+        """Ends only when the client is gone or the link is closed."""
+        return self._writer
+
+    async def receive(self) -> DeviceMessage:
+        """The next message. Raises DecodeError for what is none, ClientGoneError."""
+        try:
+            event = await self._socket.receive()
+        except WebSocketDisconnect:
+            raise ClientGoneError from None
+        if event["type"] == "websocket.disconnect":
+            raise ClientGoneError
+        text = event.get("text")
+        return self._codec.decode_device(event["bytes"] if text is None else text)
+
+    def send(self, message: CloudMessage) -> bool:
+        """Queue a message; False, with nothing queued, where the client reads too slowly and the queue is full."""
+        if len(self._queue) >= self._capacity:
+            return False
+        self._queue.append(self._codec.encode(message))
+        self._wake.set()
+        return True
+
+    async def close(self, closing: Closing) -> None:
+        """Send what is queued (to a slow reader, no more than the error), then the error and a close frame. Takes at
+        most FLUSH_TIMEOUT; then the connection is dropped."""
+        if closing.code is CloseCode.SLOW_READER:
+            self._queue.clear()
+        if closing.error is not None:
+            self._queue.append(self._codec.encode(closing.error))
+        self._ending = True
+        self._wake.set()
+        try:
+            async with asyncio.timeout(FLUSH_TIMEOUT):
+                await self._writer
+                reason = "" if closing.error is None else closing.error.message
+                await self._socket.close(closing.code, close_reason(reason))
+        except (TimeoutError, ClientGoneError, WebSocketDisconnect):
+            if self._abort is not None:
+                self._abort()
+
+    async def discard(self) -> None:
+        """The client is gone: nothing more is sent."""
+        self._writer.cancel()
+        with contextlib.suppress(asyncio.CancelledError, ClientGoneError):
+            await self._writer
+
+    async def _write(self) -> None:
+        while True:
+            while self._queue:
+                frame = self._queue.popleft()
+                try:
+                    if isinstance(frame, bytes):
+                        await self._socket.send_bytes(frame)
+                    else:
+                        await self._socket.send_text(frame)
+                except WebSocketDisconnect:
+                    raise ClientGoneError from None
+            if self._ending:
+                return
+            self._wake.clear()
+            await self._wake.wait()

@@ -1,0 +1,198 @@
+"""One device connection after its handshake: many generations at once, until either side closes."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+import time
+from typing import Any, Literal
+
+from cloud_service.auth import Caller
+from cloud_service.desk import Desk, Served, Turned
+from cloud_service.scheduler.jobs import Emitted, Ended, Event, Failed, Late
+from cloud_service.service import Service
+from cloud_service.sessions.handshake import Agreement
+from cloud_service.sessions.link import ClientGoneError, Closing, Link
+from cloud_service.sessions.requests import Defaults, job_from, prompt_extent
+from wire_protocol.close_codes import CloseCode
+from wire_protocol.errors import DecodeError, InvalidMessageError, OutOfOrderError
+from wire_protocol.ledger import GenerationLedger
+from wire_protocol.messages import (
+    Accepted,
+    CloudMessage,
+    DeviceMessage,
+    Draining,
+    Error,
+    Extend,
+    Finished,
+    Generate,
+    Hello,
+    Progress,
+    Refinement,
+    Rejected,
+    Stop,
+    Tokens,
+)
+
+logger = logging.getLogger(__name__)
+
+
+class Session:
+    """Belongs to one event loop."""
+
+    def __init__(
+        self, link: Link, agreement: Agreement, service: Service, desk: Desk, caller: Caller, *, name: str
+    ) -> None:
+        self._link = link
+        self._agreement = agreement
+        self._service = service
+        self._desk = desk
+        self._caller = caller
+        self._name = name
+        settings = service.settings
+        deadline_ms = settings.first_token_deadline_ms
+        self._defaults = Defaults(settings.linger_ms / 1000, None if deadline_ms is None else deadline_ms / 1000)
+        self._ledger = GenerationLedger()
+        self._served: dict[str, Served] = {}
+        self._closing: asyncio.Future[Closing] = asyncio.get_running_loop().create_future()
+        self._over = asyncio.Event()
+
+    async def run(self) -> None:
+        """Until the connection is closed; then everything that it had in the engine is freed."""
+        reader = asyncio.create_task(self._read())
+        ends: list[asyncio.Future[Any]] = [reader, self._link.writer, self._closing]
+        try:
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            reader.cancel()
+            for served in self._served.values():
+                served.abandon()
+            self._served.clear()
+            if self._closing.done():
+                await self._link.close(self._closing.result())
+            else:
+                await self._link.discard()
+            self._over.set()
+
+    # --- what the service tells; see service.Connection -----------------------------------------------------------
+
+    def announce_draining(self, in_ms: float) -> None:
+        self._send(Draining(in_ms))
+
+    async def go_away(self) -> None:
+        self._close(Closing(CloseCode.GOING_AWAY))
+        await self._over.wait()
+
+    # --- from the device ----------------------------------------------------------------------------------------
+
+    async def _read(self) -> None:
+        try:
+            while True:
+                try:
+                    message = await self._link.receive()
+                except InvalidMessageError as error:
+                    if error.generation is None or error.generation in self._served:
+                        raise
+                    # A `generate` that can be told apart: it ends, and the connection lives on.
+                    self._queue(Error(error.generation, "bad_message", str(error)))
+                else:
+                    await self._heed(message)
+        except ClientGoneError:
+            return
+        except DecodeError as error:
+            self._close(Closing(error.close_code, Error("", "bad_message", str(error))))
+        except OutOfOrderError as error:
+            begun = error.generation is None or error.generation in self._served
+            code: Literal["bad_message", "unknown_generation"] = "bad_message" if begun else "unknown_generation"
+            self._close(Closing(error.close_code, Error("", code, str(error))))
+        except Exception:
+            logger.exception("a connection failed", extra={"connection": self._name})
+            self._close(Closing(CloseCode.INTERNAL_ERROR, Error("", "internal", "the service failed", retriable=True)))
+
+    async def _heed(self, message: DeviceMessage) -> None:
+        if not self._ledger.device_says(message):
+            return
+        match message:
+            case Generate():
+                await self._generate(message)
+            case Extend(id=name, grant=grant) if grant > self._desk.bounds.max_grant:
+                text = f"`grant` was extended to {grant}; at most {self._desk.bounds.max_grant} are allowed"
+                self._served.pop(name).abandon()
+                self._send(Error(name, "bad_request", text))
+            case Extend():
+                self._served[message.id].extend(message.grant)
+            case Stop():
+                self._served[message.id].stop()
+            case Progress():
+                pass  # Round-robin does not ask how full a device's buffer is.
+            case Hello():
+                raise AssertionError("the ledger refuses a second hello")
+
+    async def _generate(self, message: Generate) -> None:
+        name = f"{self._name}/{message.id}"
+        make = functools.partial(
+            job_from,
+            message,
+            self._agreement.travel,
+            self._desk.tokenizer,
+            self._desk.bounds,
+            self._defaults,
+            name=name,
+            now=time.monotonic(),
+        )
+        # Rendering a long chat takes milliseconds, in which other connections' tokens would wait.
+        job = make() if message.prompt is not None else await asyncio.to_thread(make)
+        if isinstance(job, Rejected | Error):
+            self._desk.reject(self._caller, name, job.reason if isinstance(job, Rejected) else job.code)
+            self._send(job)
+            return
+        answer = self._desk.submit(self._caller, job, functools.partial(self._hear, message))
+        if isinstance(answer, Turned):
+            self._send(_refusal(message.id, answer))
+            return
+        self._served[message.id] = answer
+        self._send(Accepted(message.id, len(job.prompt) + len(job.output), queue_ms=answer.queue_ms))
+        if message.refine is not None:
+            prompt = prompt_extent(message)
+            keep = self._service.refiner.refine(prompt, message.refine)
+            self._send(Refinement(message.id, stage=1, final=True, unit=prompt.unit, keep=keep))
+
+    # --- to the device ------------------------------------------------------------------------------------------
+
+    def _hear(self, request: Generate, event: Event) -> None:
+        """The listener of a generation."""
+        match event:
+            case Emitted(first, ids) if self._agreement.travel == "ids":
+                self._send(Tokens(request.id, len(request.output) + first, ids=ids))
+            case Emitted(first, ids, data):
+                self._send(Tokens(request.id, first, count=len(ids), data=data))
+            case Ended(reason, usage):
+                self._send(Finished(request.id, reason, usage))
+            case Late():
+                self._send(Rejected(request.id, "deadline", "the first token would come after the deadline"))
+            case Failed(code, text, retriable):
+                self._send(Error(request.id, code, text[:2_000], retriable))
+
+    def _send(self, message: CloudMessage) -> None:
+        if self._closing.done():
+            return
+        self._ledger.cloud_says(message)
+        if isinstance(message, Finished | Rejected | Error):
+            self._served.pop(message.id, None)
+        self._queue(message)
+
+    def _queue(self, message: CloudMessage) -> None:
+        if not self._link.send(message):
+            text = f"{self._service.settings.send_queue_messages} messages are waiting to be read"
+            self._close(Closing(CloseCode.SLOW_READER, Error("", "slow_reader", text, retriable=True)))
+
+    def _close(self, closing: Closing) -> None:
+        if not self._closing.done():
+            self._closing.set_result(closing)
+
+
+def _refusal(generation: str, turned: Turned) -> Rejected | Error:
+    if turned.reason == "failed":
+        return Error(generation, "engine", turned.message[:2_000], retriable=True)
+    return Rejected(generation, turned.reason, turned.message, turned.retry_after_ms)

@@ -1,0 +1,139 @@
+"""A real server on loopback, real clients, and an engine that says what the test wants."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from websockets.asyncio.client import ClientConnection, connect
+
+from cloud_service.app import create_app
+from cloud_service.server import CloudServer
+from cloud_service.service import Service
+from cloud_service.settings import Settings
+from model_runtime.testing import ScriptedEngine
+from wire_protocol.codec import codec_for
+from wire_protocol.messages import CloudMessage, DeviceMessage, Hello, Welcome, terminal
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A service under test, in a thread of this process."""
+
+    service: Service
+    engine: ScriptedEngine
+    server: CloudServer
+    loop: asyncio.AbstractEventLoop
+    host: str
+    port: int
+
+    @property
+    def url(self) -> str:
+        return f"http://{self.host}:{self.port}"
+
+    @property
+    def ws_url(self) -> str:
+        return f"ws://{self.host}:{self.port}/v1/pd"
+
+    def terminate(self) -> None:
+        """What SIGTERM does."""
+        self.loop.call_soon_threadsafe(setattr, self.server, "should_exit", True)
+
+
+class Device:
+    """A plain client of the protocol: what it is told, in order."""
+
+    def __init__(self, socket: ClientConnection) -> None:
+        self.socket = socket
+        self.codec = codec_for(socket.subprotocol)
+
+    async def send(self, message: DeviceMessage) -> None:
+        await self.socket.send(self.codec.encode(message))
+
+    async def receive(self) -> CloudMessage:
+        async with asyncio.timeout(5):
+            return self.codec.decode_cloud(await self.socket.recv())
+
+    async def hello(self, engine: ScriptedEngine | None) -> Welcome:
+        info = None if engine is None else engine.info
+        await self.send(
+            Hello(
+                1,
+                "test",
+                tokenizer="" if info is None else info.tokenizer_fingerprint,
+                template="" if info is None else info.template_fingerprint,
+            )
+        )
+        welcome = await self.receive()
+        assert isinstance(welcome, Welcome)
+        return welcome
+
+    async def until_terminal(self, name: str) -> list[CloudMessage]:
+        """All messages of one generation up to its end; those of others must not come between."""
+        messages: list[CloudMessage] = []
+        while not messages or not terminal(messages[-1]):
+            messages.append(await self.receive())
+            assert getattr(messages[-1], "id", name) == name
+        return messages
+
+
+@contextlib.asynccontextmanager
+async def _device(
+    running: Running, *, subprotocol: str = "pd.v1", text: bool = False, hello: bool = True, **options: Any
+) -> Any:
+    async with connect(running.ws_url, subprotocols=[subprotocol], **options) as socket:  # type: ignore[list-item]
+        device = Device(socket)
+        if hello:
+            await device.hello(None if text else running.engine)
+        yield device
+
+
+@pytest.fixture
+def device() -> Callable[..., Any]:
+    """`async with device(running, subprotocol=…, text=…, hello=…) as one:` a connected Device."""
+    return _device
+
+
+@contextlib.contextmanager
+def _serve(engine: ScriptedEngine, settings: Settings) -> Iterator[Running]:
+    ready: Future[Running] = Future()
+
+    async def serve() -> None:
+        app = create_app(settings, engine)
+        server = CloudServer(app, app.state.service, settings)
+        with socket.create_server((settings.host, 0)) as listener:
+            host, port = listener.getsockname()
+            task = asyncio.create_task(server.serve(sockets=[listener]))
+            await app.state.service.settled.wait()
+            ready.set_result(Running(app.state.service, engine, server, asyncio.get_running_loop(), host, port))
+            await task
+
+    thread = threading.Thread(target=asyncio.run, args=(serve(),), name="server")
+    thread.start()
+    running = ready.result(timeout=10)
+    try:
+        yield running
+    finally:
+        running.terminate()
+        thread.join(timeout=10)
+        assert not thread.is_alive(), "the server did not shut down"
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[..., Running]]:
+    """`serve(engine, max_grant=…)`: a running service with these settings, shut down at the end of the test."""
+    with contextlib.ExitStack() as stack:
+
+        def start(engine: ScriptedEngine | None = None, **options: Any) -> Running:
+            defaults: dict[str, Any] = {"model": "scripted", "linger_ms": 0.0, "drain_ms": 2000.0}
+            settings = Settings(**{**defaults, **options})
+            return stack.enter_context(_serve(engine if engine is not None else ScriptedEngine(), settings))
+
+        yield start
