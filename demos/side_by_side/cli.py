@@ -37,6 +37,7 @@ async def _main(options: Options) -> int:
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     try:
         from demos.side_by_side import hardware as hardware_module
+        from demos.side_by_side.questions import choose as choose_questions
         from demos.side_by_side.runner import run_demo
         from demos.side_by_side.runs import as_json
         from demos.side_by_side.screen import make_screen
@@ -45,7 +46,7 @@ async def _main(options: Options) -> int:
         raise UsageError(f"the package {error.name!r} is missing; install pd-device[demos]") from None
 
     hardware = hardware_module.choose(options)
-    questions = _questions(options)
+    questions = choose_questions(options)
     screen = make_screen(quiet=options.json)
     for line in hardware.lines():
         screen.say(line)

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from demos.side_by_side.options import Options
     from demos.training.logbook import Case, QuestionKind
     from model_runtime.core import Message
 
@@ -57,12 +58,19 @@ DEFAULT = (
 QUICK = (Asked("lookup", 520), Asked("report", 1_050))
 
 
+def choose(options: Options) -> list[Question]:
+    """What the options ask for. Raises UsageError."""
+    if options.prompt_file is not None or options.question is not None:
+        return [own(options.prompt_file, options.question, options.seed)]
+    return bundled(QUICK if options.quick else DEFAULT, options.seed)
+
+
 def bundled(asked: Sequence[Asked], seed: int) -> list[Question]:
     """The same questions for the same seed, over documents that the bundled models were never trained on."""
     return [_question(_pick(item, seed)) for item in asked]
 
 
-def own(prompt_file: Path | None, question: str | None, seed: int) -> list[Question]:
+def own(prompt_file: Path | None, question: str | None, seed: int) -> Question:
     """The caller's document and question. A document alone is the whole prompt; a question alone is asked about a
     bundled logbook. Raises UsageError where the file cannot be read."""
     if prompt_file is None:
@@ -73,7 +81,7 @@ def own(prompt_file: Path | None, question: str | None, seed: int) -> list[Quest
         document = _read(prompt_file)
     text = question or document.strip().rsplit("\n", 1)[-1]
     content = f"{document.strip()}\n\n{question}" if question else document.strip()
-    return [Question(text, "own", ({"role": "user", "content": content},))]
+    return Question(text, "own", ({"role": "user", "content": content},))
 
 
 def _pick(asked: Asked, seed: int) -> Case:

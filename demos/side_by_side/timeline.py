@@ -94,7 +94,7 @@ def _draw_shown(axes: Axes, trio: Trio, until: float, title: str) -> None:
         bbox_to_anchor=(_LEFT - 0.012, 0.9),
         ncols=6,
         frameon=False,
-        fontsize=8.5,
+        fontsize=8.2,
         labelcolor=INK,
         handlelength=1.8,
         columnspacing=1.4,
@@ -154,7 +154,7 @@ def _mark_first_tokens(axes: Axes, trio: Trio, until: float, tokens: float) -> N
         at, height = ttft / 1000, 0.08 * tokens
         axes.plot([at, at], [0, height], color=colour, linewidth=1.2)
         axes.text(
-            at + (-0.01 if left else 0.012) * until,
+            at + (-0.01 if left else 0.045) * until,
             height * 0.45,
             f"{TITLES[run.mode]}: {seconds(ttft)}",
             color=colour,
