@@ -10,6 +10,10 @@ from device_sdk.generation.inputs import StepDone
 from speed_controller.estimates import DeviceForecast
 
 
+#: A cancellation waits for one pass at most, and a pass is how often the forecast learns.
+PASS_SECONDS, LEAST_CHUNK, LARGEST_CHUNK, UNKNOWN_CHUNK = 0.1, 32, 512, 128
+
+
 @dataclass(frozen=True, slots=True)
 class Resting:
     """The device takes no part (yet)."""
@@ -45,7 +49,8 @@ class DeviceTrack:
 
     prompt: Sequence[int]
     forecast: DeviceForecast
-    chunk: int
+    #: Tokens in one pass; None: as many as take about PASS_SECONDS.
+    chunk: int | None
     state: DeviceState = field(default_factory=Resting)
     fed: int = 0
     #: Output tokens in the KV cache: kept apart from the output itself, because re-tokenized text may change.
@@ -82,14 +87,14 @@ class DeviceTrack:
         kept = self._keep(context)
         start = len(self.prompt) + len(kept) if self.prompt_done else self.fed
         if start < len(self.prompt):
-            stop = min(start + self.chunk, len(self.prompt))
+            stop = min(start + self._chunk(), len(self.prompt))
             tokens = tuple(self.prompt[start:stop])
             known: tuple[int, ...] = tuple(context[:1]) if stop == len(self.prompt) else ()
             at_end = stop == len(self.prompt) and not context
             fed_output: list[int] = []
         else:
             first = start - len(self.prompt)
-            tokens = tuple(context[first : first + self.chunk])
+            tokens = tuple(context[first : first + self._chunk()])
             stop = start + len(tokens)
             known = tuple(context[first + 1 : first + 1 + len(tokens)])
             at_end = first + len(tokens) == len(context)
@@ -140,7 +145,26 @@ class DeviceTrack:
             self.forecast.observe_prefill(len(step.tokens), done.seconds)
         return step
 
-    def ready_in(self, context: Sequence[int], expected: int) -> float | None:
+    def ready_in(self, context: Sequence[int], expected: int, now: float) -> float | None:
         """Seconds until the device's first own token, if `expected` more tokens are received until then."""
-        left = len(self.prompt) + len(context) + expected - self.fed
-        return self.forecast.ready_in(max(left, 1))
+        left = max(len(self.prompt) + len(context) + expected - self.fed, 1)
+        if not isinstance(self.state, Busy):
+            return self.forecast.ready_in(left)
+        under_way = len(self.state.step.tokens)
+        believed = self.forecast.ready_in(under_way)
+        after = self.forecast.ready_in(max(left - under_way, 0))
+        if believed is None or after is None:
+            return None
+        elapsed = now - self.state.since
+        if elapsed <= believed:
+            return believed - elapsed + after
+        # The pass takes longer than believed, so what follows will too.
+        return after * elapsed / believed if believed > 0 else after
+
+    def _chunk(self) -> int:
+        if self.chunk is not None:
+            return self.chunk
+        per_token = self.forecast.ready_in(1)
+        if not per_token:
+            return UNKNOWN_CHUNK
+        return min(max(int(PASS_SECONDS / per_token), LEAST_CHUNK), LARGEST_CHUNK)

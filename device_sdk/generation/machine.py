@@ -53,9 +53,6 @@ RETRY_DELAYS = (0.0, 0.5, 2.0)
 #: Seconds that a whole answer waits for the cloud's closing word, which carries what it cost.
 CLOSING_GRACE = 0.25
 
-#: Prompt tokens in one device pass where nothing else is set: a cancellation waits for one at most.
-DEFAULT_CHUNK = 256
-
 
 class IllegalInputError(Exception):
     """An input that cannot happen in this state: a defect of the driver, never of a peer."""
@@ -83,7 +80,7 @@ class GenerationMachine:
         self.patience = patience or Patience()
         self.tokenizer = tokenizer
         self.output = Output(request.stop)
-        self.device = DeviceTrack(request.prompt, device, split.chunk or DEFAULT_CHUNK)
+        self.device = DeviceTrack(request.prompt, device, split.chunk)
         self.cloud = CloudTrack(cloud, self.patience)
         self.arrivals: list[float] = []
         self.releases: list[float] = []
@@ -152,14 +149,15 @@ class GenerationMachine:
         if self.done or self._controller is None:
             return None
         times = [self._controller.next_due()]
-        if self._ending is not None and isinstance(self.cloud.state, Open):
+        if self._ending is not None and self.shown == len(self.output) and isinstance(self.cloud.state, Open):
             times.append(self._ended_at + CLOSING_GRACE)
         if self._ending is None:
             times.append(self.cloud.deadline())
             if isinstance(self.device.state, Busy):
                 times.append(self.device.state.since + self.patience.device_pass)
-            if isinstance(self.cloud.state, Open) and self.cloud.state.told_at is not None:
-                times.append(self.cloud.state.told_at + self.patience.progress_every)
+            cloud = self.cloud.state
+            if isinstance(cloud, Open) and cloud.told_at is not None and cloud.remaining > 0:
+                times.append(cloud.told_at + self.patience.progress_every)
         return min((time for time in times if time is not None), default=None)
 
     # --- inputs --------------------------------------------------------------------------------------------------
@@ -189,7 +187,7 @@ class GenerationMachine:
         if done.sampled in self._tokens.eos_ids:
             self._end("eos", now)
             return
-        if self.handover_index is None and self.output.pieces:
+        if self.handover_index is None and self.output.pieces and self.output.pieces[-1].source is Source.CLOUD:
             self.handover_index = len(self.output)
             self._commands.append(AnnounceHandOver(self.handover_index))
         self._append(done.sampled, self._tokens.token_bytes(done.sampled), Source.DEVICE, now)
@@ -340,7 +338,7 @@ class GenerationMachine:
         cloud = self.cloud.state
         remaining = cloud.remaining if isinstance(cloud, Open) else 0
         if self.device.alive and not self._device_leads():
-            ready_in = self.device.ready_in(self._context, remaining)
+            ready_in = self.device.ready_in(self._context, remaining, now)
             if ready_in is not None:
                 self.controller.expect_device(now, now + ready_in, self.device.forecast.tpot)
         elif self.device.alive:
@@ -374,7 +372,7 @@ class GenerationMachine:
         if cloud.told_at is not None and now < cloud.told_at + self.patience.progress_every:
             return
         cloud.told_at = now
-        ready_in = self.device.ready_in(self._context, cloud.remaining) if self.device.alive else None
+        ready_in = self.device.ready_in(self._context, cloud.remaining, now) if self.device.alive else None
         self._commands.append(TellProgress(cloud.number, len(self.output), self.shown, self.controller.pace, ready_in))
 
     def _show(self, now: float) -> None:

@@ -118,7 +118,12 @@ class Simulation:
         self._feed(Submitted())
         if self.cancel_at is not None:
             self._at(self.cancel_at, CancelRequested)
+        before, idle_turns = self.now, 0
         while not self.machine.done:
+            idle_turns = idle_turns + 1 if self.now == before else 0
+            before = self.now
+            if idle_turns > 10_000:
+                raise RuntimeError(f"the generation turns without getting on, at {self.now:g} s")
             wakeup = self.machine.wakeup()
             if self._heap and (wakeup is None or self._heap[0][0] <= wakeup):
                 self.now, _, happen = heapq.heappop(self._heap)
@@ -149,11 +154,11 @@ class Simulation:
                 self._step = None
             case AskCloud():
                 self._ask(command)
-            case ExtendCloud(grant=grant) | StopCloud() as word:
+            case ExtendCloud() | StopCloud():
                 served = self._served
-                if isinstance(word, ExtendCloud):
-                    self.grants.append(grant)
-                self._at(self.now + self.cloud.link, lambda: self._hear(served, word))
+                if isinstance(command, ExtendCloud):
+                    self.grants.append(command.grant)
+                self._at(self.now + self.cloud.link, lambda: self._hear(served, command))
             case TellProgress():
                 pass
             case Show():
@@ -185,10 +190,9 @@ class Simulation:
         if fails:
             return DeviceFailed("the simulated engine broke")
         known = step.output
-        first = len(known) - len(step.received) if step.sample_at is None else len(known) - len(step.received)
+        first = max(step.keep - len(self.machine.request.prompt) + 1, 0)
         ranked = tuple(
-            self.device.next_token(known[:index]) == token
-            for index, token in enumerate(step.received, start=max(first, 0))
+            self.device.next_token(known[:index]) == token for index, token in enumerate(step.received, start=first)
         )
         sampled = None if step.sample_at is None else self.device.next_token(known)
         if step.sample_at is not None and sampled is None:
