@@ -77,7 +77,7 @@ class DynamicRunner(Runner[Past]):
 
     def restore(self, keys_and_values: NDArray[Any]) -> Past:
         length = keys_and_values.shape[3]
-        flat = keys_and_values.reshape(-1, 1, *keys_and_values.shape[2:])
+        flat = keys_and_values.reshape(2 * self.layout.layers, 1, *keys_and_values.shape[2:])
         # A copy for each tensor: one view kept alive must not keep all of them.
         tensors = tuple(self.model.session.to_device(tensor.copy()) for tensor in flat)
         return Past(length, Block(tensors, 1, length), 0)

@@ -1,4 +1,4 @@
-"""One tiny random model in every format, every engine over it, and what it must answer, worked out in NumPy.
+"""Every engine over the tiny random model, and what it must answer, worked out in NumPy.
 
 An engine is loaded once for all tests and named by what it is and which model it runs, such as `onnx-fixed/qwen2`.
 Tests leave no sequence open; what breaks or shuts down an engine loads one of its own.
@@ -7,30 +7,25 @@ Tests leave no sequence open; what breaks or shuts down an engine loads one of i
 from __future__ import annotations
 
 import importlib.util
-import json
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 
-from demos.training import export_gguf, export_hf, export_onnx
-from demos.training.architecture import DecoderConfig, Weights, random_weights
+from demos.training import export_hf
 from model_runtime.core import Engine
+from model_runtime.emulated import EmulatedEngine
 from model_runtime.onnx import OnnxEngine
+from model_runtime.profiles import HardwareProfile
 from model_runtime.testing import ScriptedEngine
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-Architecture = Literal["llama", "qwen2"]
-
-CONTEXT = 256
-#: Of the fixed-shape graph: no divisor of most lengths, so that padding is always at work.
-CHUNK = 12
-LAYERS = 3
+    from demos.training.architecture import DecoderConfig, Weights
 
 ENGINES = [
     "onnx/llama",
@@ -39,6 +34,7 @@ ENGINES = [
     "onnx-fixed/qwen2",
     "llama.cpp/llama",
     "llama.cpp/qwen2",
+    "emulated/llama",
     "scripted",
 ]
 
@@ -124,48 +120,7 @@ class NumpyDecoder:
 
 
 @pytest.fixture(scope="session")
-def config_of() -> Callable[[Architecture], DecoderConfig]:
-    def config(architecture: Architecture) -> DecoderConfig:
-        return DecoderConfig(
-            vocabulary=272,
-            width=32,
-            layers=LAYERS,
-            heads=4,
-            kv_heads=2,
-            feed_forward=48,
-            context=CONTEXT,
-            architecture=architecture,
-            tied=architecture == "qwen2",
-        )
-
-    return config
-
-
-@pytest.fixture(scope="session")
-def tiny_model(
-    tmp_path_factory: pytest.TempPathFactory, config_of: Callable[[Architecture], DecoderConfig]
-) -> Callable[[Architecture], Path]:
-    """A folder with `model.onnx`, `model.fixed.onnx`, `model.safetensors`, `model.gguf` and a byte-level tokenizer."""
-    made: dict[str, Path] = {}
-
-    def make(architecture: Architecture) -> Path:
-        if architecture not in made:
-            folder = tmp_path_factory.mktemp(architecture)
-            config = config_of(architecture)
-            _write_tokenizer(folder)
-            export_hf.export(config, random_weights(config, seed=7), folder, folder)
-            config, weights = export_hf.load(folder)
-            export_onnx.export_dynamic(config, weights, folder / "model.onnx")
-            export_onnx.export_fixed(config, weights, folder / "model.fixed.onnx", CHUNK, CONTEXT)
-            export_gguf.export(config, weights, folder, folder / "model.gguf")
-            made[architecture] = folder
-        return made[architecture]
-
-    return make
-
-
-@pytest.fixture(scope="session")
-def cases(tiny_model: Callable[[Architecture], Path]) -> Iterator[Callable[[str], Case]]:
+def cases(tiny_model: Callable[[str], Path]) -> Iterator[Callable[[str], Case]]:
     made: dict[str, Case] = {}
 
     def get(name: str) -> Case:
@@ -181,17 +136,26 @@ def cases(tiny_model: Callable[[Architecture], Path]) -> Iterator[Callable[[str]
 @pytest.fixture(scope="session", params=ENGINES)
 def case(request: pytest.FixtureRequest, cases: Callable[[str], Case]) -> Case:
     """Every engine in turn."""
-    found: Case = cases(request.param)
-    return found
+    return cases(request.param)
 
 
-def _make_case(name: str, tiny_model: Callable[[Architecture], Path]) -> Case:
-    if name == "scripted":
-        return Case(name, ScriptedEngine(context_length=CONTEXT), lambda: ScriptedEngine(context_length=CONTEXT), 0, None)
+@pytest.fixture(scope="session", params=[name for name in ENGINES if name != "scripted"])
+def model_case(request: pytest.FixtureRequest, cases: Callable[[str], Case]) -> Case:
+    """Every engine that runs a model."""
+    return cases(request.param)
+
+
+def _make_case(name: str, tiny_model: Callable[[str], Path]) -> Case:
     kind, _, architecture = name.partition("/")
-    folder = tiny_model(architecture)  # type: ignore[arg-type]
+    if kind == "scripted":
+        return Case(name, _scripted(), _scripted, 0, None)
+    folder = tiny_model(architecture)
     load = _loader(kind, folder)
     return Case(name, load(), load, 0.1 if kind == "llama.cpp" else 1e-3, NumpyDecoder(*export_hf.load(folder)))
+
+
+def _scripted() -> Engine:
+    return ScriptedEngine(context_length=160, layers=3)
 
 
 def _loader(kind: str, folder: Path) -> Callable[[], Engine]:
@@ -200,32 +164,23 @@ def _loader(kind: str, folder: Path) -> Callable[[], Engine]:
             return lambda: OnnxEngine.load(folder, threads=1)
         case "onnx-fixed":
             return lambda: OnnxEngine.load(folder / "model.fixed.onnx", threads=1)
+        case "emulated":
+            return lambda: EmulatedEngine(OnnxEngine.load(folder, threads=1), _QUICK)
         case "llama.cpp":
             if importlib.util.find_spec("llama_cpp") is None:
                 pytest.skip("llama_cpp is not installed: pip install pd-device[llama]")
             from model_runtime.llama import LlamaEngine
 
-            return lambda: LlamaEngine.load(folder / "model.gguf", threads=1, tap_layers=tuple(range(LAYERS)))
+            return lambda: LlamaEngine.load(folder / "model.gguf", threads=1, tap_layers=(0, 1, 2))
         case _:
             raise ValueError(kind)
 
 
-def _write_tokenizer(folder: Path) -> None:
-    """Byte-level BPE over 256 bytes, two merges and three special tokens, with a ChatML template."""
-    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
-
-    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
-    merges = [("t", "h"), ("th", "e")]
-    vocabulary = {piece: index for index, piece in enumerate([*letters, *("".join(pair) for pair in merges)])}
-    tokenizer = Tokenizer(models.BPE(vocabulary, merges))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    special = ["<|im_start|>", "<|im_end|>", "<|pad|>"]
-    tokenizer.add_special_tokens([AddedToken(name, special=True, normalized=False) for name in special])
-    tokenizer.save(str(folder / "tokenizer.json"))
-    template = (
-        "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
-        "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-    )
-    settings = {"eos_token": "<|im_end|>", "pad_token": "<|pad|>", "chat_template": template}
-    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+# Hardly slower than any machine, so that tests take no longer than they must.
+_QUICK = HardwareProfile(
+    name="quick",
+    title="an emulated machine",
+    source="made up for tests",
+    prefill_tokens_per_s=((1, 1e5), (1000, 1e5)),
+    decode_ms=((1, 0.1), (1000, 0.1)),
+)

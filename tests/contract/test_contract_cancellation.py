@@ -49,9 +49,8 @@ def test_cancelled_before_the_pass(case: Case) -> None:
 
 
 @pytest.mark.parametrize("tap", [None, AttentionTap((0,), 4)], ids=["plain", "tapped"])
-def test_cancelled_inside_the_pass(case: Case, tap: AttentionTap | None) -> None:
-    if case.name == "scripted":
-        return  # Its passes take no time, so there is no inside.
+def test_cancelled_inside_the_pass(model_case: Case, tap: AttentionTap | None) -> None:
+    case = model_case
     assert case.engine.info.capabilities.abort_inside_pass
     with case.sequences(3) as [first, second, third]:
         for each in (first, second):
@@ -68,8 +67,17 @@ def test_cancelled_inside_the_pass(case: Case, tap: AttentionTap | None) -> None
 
 def test_cancelled_from_another_thread_during_a_chunked_prefill(case: Case) -> None:
     """Whenever it comes, the chunks before it are in and the one it hit is not."""
-    cancellation = Cancellation()
-    started = threading.Event()
+    cancellation, started = Cancellation(), threading.Event()
+    done: list[int] = []
+
+    def prefill_for_ever(sequence: int) -> None:
+        while True:
+            case.engine.forward([Chunk(sequence, TEXT[:30], Logits.NONE)], cancellation)
+            done.extend(TEXT[:30])
+            if len(done) > 100:
+                case.engine.truncate(sequence, 0)
+                done.clear()
+            started.set()
 
     def cancel_soon() -> None:
         started.wait()
@@ -78,15 +86,8 @@ def test_cancelled_from_another_thread_during_a_chunked_prefill(case: Case) -> N
     thread = threading.Thread(target=cancel_soon)
     thread.start()
     with case.sequences() as [sequence]:
-        done: list[int] = []
         with pytest.raises(Cancelled):
-            while True:
-                case.engine.forward([Chunk(sequence, TEXT[:30], Logits.NONE)], cancellation)
-                done += TEXT[:30]
-                started.set()
-                if len(done) > 200:
-                    case.engine.truncate(sequence, 0)
-                    done = []
+            prefill_for_ever(sequence)
         same_as_before(case, sequence, done)
     thread.join()
 
