@@ -5,6 +5,10 @@ ModelRuntimeError
 │   ├── ModelNotFoundError      no such path, repository or file
 │   ├── ModelFormatError        the file is damaged, or not a layout this engine runs
 │   ├── EngineUnavailableError  the engine's package or execution provider is not installed or not usable
+│   ├── ModelAccessError        the Hub does not let this user have the model (no token, gated, private)
+│   ├── DownloadError           the network or the Hub failed; the next try goes on where this one stopped
+│   ├── DiskFullError           the model does not fit on the disk
+│   ├── LoadTimeoutError        the download and the load took longer than the caller allows
 │   └── LoadCancelled           the caller's cancellation ended a download or a load
 ├── BadInputError           the caller's fault; the engine's state is as before the call
 │   ├── ContextOverflowError    tokens would not fit the context
@@ -38,6 +42,22 @@ class ModelFormatError(LoadError):
 
 class EngineUnavailableError(LoadError):
     """The engine's package or execution provider is not installed or not usable here."""
+
+
+class ModelAccessError(LoadError):
+    """The Hub does not let this user have the model: a token is missing or wrong, or terms are not accepted."""
+
+
+class DownloadError(LoadError):
+    """The network or the Hub failed. What has arrived is kept: the next try goes on from there."""
+
+
+class DiskFullError(LoadError):
+    """The model does not fit on the disk."""
+
+
+class LoadTimeoutError(LoadError):
+    """The download and the load took longer than the caller allows."""
 
 
 class LoadCancelled(LoadError):  # noqa: N818 - an outcome that the caller asked for, not an error
