@@ -95,6 +95,7 @@ def test_every_diagram_names_only_messages_that_exist() -> None:
     for diagram in diagrams:
         arrows = re.findall(r"(\w)->>(\w): (\w+)", diagram)
         assert arrows
+        assert ";" not in diagram, "Mermaid ends a statement there"
         assert all(word in (up if sender == "D" else down) for sender, _, word in arrows)
 
 
