@@ -20,6 +20,7 @@ from model_runtime.profiles import HardwareProfile, load_profile
 if TYPE_CHECKING:
     from demos.side_by_side.options import Options
     from model_runtime.core import Engine
+    from model_runtime.hub_files import EngineName
 
 _MODELS = Path(demos.__file__).parent / "models"
 #: CPU threads of either side: two processes share this machine, and neither may starve the other.
@@ -34,7 +35,8 @@ class Hardware:
     device_profile: HardwareProfile | None
     cloud_profile: HardwareProfile | None
     link: LinkProfile
-    engine: str
+    #: `auto` goes by the file.
+    engine: EngineName
 
     def lines(self) -> list[str]:
         """What the demo says about it before it starts."""
@@ -67,10 +69,10 @@ class Hardware:
 def choose(options: Options) -> Hardware:
     """Raises UsageError for a model or a profile that is not there."""
     cloud_model = options.cloud_model or _bundled("cloud", options.engine)
-    device_model = options.device_model or _bundled("device", options.engine)
+    device_model = options.device_model or (cloud_model if options.same_model else _bundled("device", options.engine))
     link = options.link or ("loopback" if options.raw else "5g")
     return Hardware(
-        device_model=cloud_model if options.same_model else device_model,
+        device_model=device_model,
         cloud_model=cloud_model,
         device_profile=None if options.raw else _profile(options.device_profile),
         cloud_profile=None if options.raw else _profile(options.cloud_profile),
@@ -103,7 +105,7 @@ def machine() -> dict[str, Any]:
     }
 
 
-def _bundled(side: str, engine: str) -> str:
+def _bundled(side: str, engine: EngineName) -> str:
     path = _MODELS / side
     wanted = path / ("model.gguf" if engine == "llama" else "model.onnx")
     if not wanted.exists():

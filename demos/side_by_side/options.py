@@ -12,6 +12,8 @@ from device_sdk.testing import LINKS
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from model_runtime.hub_files import EngineName
+
 _DESCRIPTION = """\
 One answer, started in the cloud and finished on the device, side by side with either alone.
 
@@ -38,7 +40,7 @@ class Options:
     device_model: str | None
     cloud_model: str | None
     same_model: bool
-    engine: str
+    engine: EngineName
     device_profile: str
     cloud_profile: str
     link: str | None
@@ -55,7 +57,11 @@ class Options:
 
 def parse(arguments: Sequence[str] | None = None) -> Options:
     """Exits with code 2 and a usage line when the options cannot be."""
-    return Options(**vars(_parser().parse_args(arguments)))
+    parser = _parser()
+    given = parser.parse_args(arguments)
+    if given.same_model and given.device_model:
+        parser.error("--same-model and --device-model exclude each other")
+    return Options(**vars(given))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -76,7 +82,12 @@ def _parser() -> argparse.ArgumentParser:
     models.add_argument("--device-model", metavar="PATH", help="by default the bundled small one")
     models.add_argument("--cloud-model", metavar="PATH", help="by default the bundled larger one")
     models.add_argument("--same-model", action="store_true", help="the cloud's model on the device too: equal tokens")
-    models.add_argument("--engine", choices=("onnx", "llama"), default="onnx", help="what runs them (%(default)s)")
+    models.add_argument(
+        "--engine",
+        choices=("auto", "onnx", "llama"),
+        default="auto",
+        help="by default by the file, bundled ones on ONNX",
+    )
 
     hardware = parser.add_argument_group("hardware and network")
     hardware.add_argument("--raw", action="store_true", help="no emulation: this machine's own speed, loopback")
