@@ -14,7 +14,10 @@ from cloud_service.openai_api.endpoints import openai_router
 from cloud_service.service import Broken, Draining, LoadEngine, Loading, Service, Serving, Stopped
 from cloud_service.sessions.endpoint import device_router
 from cloud_service.settings import Settings
-from model_runtime.core import Engine
+from model_runtime.core import Cancellation, Engine
+from model_runtime.emulated import EmulatedEngine
+from model_runtime.loading import load_engine
+from model_runtime.profiles import load_profile
 
 
 def create_app(settings: Settings, engine: Engine | None = None) -> FastAPI:
@@ -72,4 +75,20 @@ def create_app(settings: Settings, engine: Engine | None = None) -> FastAPI:
 
 
 def _loader(settings: Settings) -> LoadEngine:
-    raise NotImplementedError
+    """What loads the engine that the settings name; emulated hardware where they name a profile."""
+
+    def load(cancellation: Cancellation) -> Engine:
+        profile = None if settings.emulate is None else load_profile(settings.emulate)
+        engine = load_engine(
+            settings.model,
+            engine=settings.engine,
+            context_length=settings.context_length,
+            max_sequences=settings.max_sequences,
+            threads=settings.threads,
+            providers=settings.providers,
+            gpu_layers=settings.gpu_layers,
+            cancellation=cancellation,
+        )
+        return engine if profile is None else EmulatedEngine(engine, profile)
+
+    return load

@@ -14,6 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from pydantic.fields import FieldInfo
+
 from cloud_service.app import create_app
 from cloud_service.auth import OpenServiceError
 from cloud_service.desk import Desk
@@ -141,7 +143,7 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--json", action="store_true", help="print the ready line as JSON")
     for name, field in Settings.model_fields.items():
         if name not in SECRET_FIELDS:
-            default = "" if field.is_required() or field.default is None else f" (default {field.default})"
+            default = _default_text(field)
             serve.add_argument(
                 f"--{name.replace('_', '-')}",
                 choices=_choices(field.annotation),
@@ -151,5 +153,15 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _default_text(field: FieldInfo) -> str:
+    if field.is_required() or field.default is None:
+        return ""
+    return f" (default {','.join(field.default) if isinstance(field.default, tuple) else field.default})"
+
+
 def _choices(annotation: Any) -> tuple[str, ...] | None:
     return typing.get_args(annotation) if typing.get_origin(annotation) is typing.Literal else None
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -8,7 +8,13 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+from pydantic_settings import (
+    BaseSettings,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
 
 ENVIRONMENT_PREFIX = "PD_CLOUD_"
 
@@ -32,6 +38,10 @@ class Settings(BaseSettings):
     model_name: str | None = Field(None, description="Its name for clients; by default the name in the model's files")
     engine: Literal["auto", "onnx", "llama"] = Field("auto", description="What runs it; auto goes by the file")
     threads: AtLeastOne | None = Field(None, description="CPU threads of a pass; by default what the engine chooses")
+    providers: Annotated[tuple[str, ...], NoDecode] = Field(
+        ("CPUExecutionProvider",), description="ONNX Runtime's execution providers, with commas between, and no others"
+    )
+    gpu_layers: int = Field(0, description="Layers that llama.cpp puts on a GPU; negative for all")
     context_length: AtLeastOne | None = Field(None, description="Context, in tokens; by default the model's own")
     emulate: str | None = Field(
         None, description="Stretch passes to a hardware profile (a bundled name or a TOML file); never shortens them"
@@ -78,6 +88,11 @@ class Settings(BaseSettings):
     # What it says.
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level logged")
     log_format: Literal["text", "json"] = Field("text", description="One line of text or of JSON for each event")
+
+    @field_validator("providers", mode="before")
+    @classmethod
+    def _split_at_commas(cls, value: Any) -> Any:
+        return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
 
     @field_validator("keys")
     @classmethod

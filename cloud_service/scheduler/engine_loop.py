@@ -116,6 +116,8 @@ class EngineLoop:
         if any(generation.halt is None for generation in self._seated.values()):
             return 0.0
         times = [g.linger_until for g in self._seated.values() if g.linger_until is not None]
+        if self._waiting and (times or len(self._seated) < self._places):
+            return 0.0
         times += [g.job.deadline for g in self._waiting if g.job.deadline is not None]
         return max(0.0, min(times) - self._clock()) if times else None
 

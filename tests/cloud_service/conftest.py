@@ -6,6 +6,8 @@ import asyncio
 import contextlib
 import socket
 import threading
+import urllib.error
+import urllib.request
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -15,6 +17,7 @@ import pytest
 from websockets.asyncio.client import ClientConnection, connect
 
 from cloud_service.app import create_app
+from cloud_service.metrics import Occupancy
 from cloud_service.server import CloudServer
 from cloud_service.service import Service
 from cloud_service.settings import Settings
@@ -41,6 +44,16 @@ class Running:
     @property
     def ws_url(self) -> str:
         return f"ws://{self.host}:{self.port}/v1/pd"
+
+    async def emptied(self) -> None:
+        """Wait until nothing is left in the engine: no generation and no open sequence."""
+        runner = self.service.state.desk.runner
+        async with asyncio.timeout(5):
+            while runner.occupancy() != Occupancy():
+                await asyncio.sleep(0.005)
+        sequences = [self.engine.open() for _ in range(self.engine.info.max_sequences)]
+        for sequence in sequences:
+            self.engine.close(sequence)
 
     def terminate(self) -> None:
         """What SIGTERM does."""
@@ -101,14 +114,32 @@ def device() -> Callable[..., Any]:
     return _device
 
 
+def _http(running: Running, path: str, body: bytes | None = None, **headers: str) -> tuple[int, str]:
+    request = urllib.request.Request(running.url + path, data=body, headers=headers)
+    try:
+        with urllib.request.urlopen(request, timeout=5) as response:
+            return response.status, response.read().decode()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.read().decode()
+
+
+@pytest.fixture
+def http() -> Callable[..., tuple[int, str]]:
+    """`http(running, path, body, header=…)`: the status and the body of a plain request."""
+    return _http
+
+
 @contextlib.contextmanager
-def _serve(engine: ScriptedEngine, settings: Settings) -> Iterator[Running]:
+def _serve(engine: ScriptedEngine, settings: Settings, send_buffer: int | None) -> Iterator[Running]:
     ready: Future[Running] = Future()
 
     async def serve() -> None:
         app = create_app(settings, engine)
         server = CloudServer(app, app.state.service, settings)
         with socket.create_server((settings.host, 0)) as listener:
+            if send_buffer is not None:  # connections inherit it
+                listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)
             host, port = listener.getsockname()
             task = asyncio.create_task(server.serve(sockets=[listener]))
             await app.state.service.settled.wait()
@@ -131,9 +162,10 @@ def serve() -> Iterator[Callable[..., Running]]:
     """`serve(engine, max_grant=…)`: a running service with these settings, shut down at the end of the test."""
     with contextlib.ExitStack() as stack:
 
-        def start(engine: ScriptedEngine | None = None, **options: Any) -> Running:
+        def start(engine: ScriptedEngine | None = None, *, send_buffer: int | None = None, **options: Any) -> Running:
             defaults: dict[str, Any] = {"model": "scripted", "linger_ms": 0.0, "drain_ms": 2000.0}
             settings = Settings(**{**defaults, **options})
-            return stack.enter_context(_serve(engine if engine is not None else ScriptedEngine(), settings))
+            served = engine if engine is not None else ScriptedEngine(answer_length=100_000)
+            return stack.enter_context(_serve(served, settings, send_buffer))
 
         yield start

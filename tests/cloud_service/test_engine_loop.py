@@ -1,0 +1,312 @@
+"""The engine's thread, step by step, on a clock that only passes of the engine move."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import pytest
+
+from cloud_service.scheduler.engine_loop import EngineLoop
+from cloud_service.scheduler.generation import Generation
+from cloud_service.scheduler.jobs import Emitted, Ended, Event, Failed, Job, Late
+from cloud_service.scheduler.mailbox import Begin, Close, Drain, ExtendGrant, Leave, Mailbox
+from cloud_service.scheduler.passes import PassGuard
+from cloud_service.scheduler.policy import PassBudget
+from model_runtime.core import Cancellation, Chunk, Result
+from model_runtime.errors import ContextOverflowError, EngineFailedError
+from model_runtime.sampling import SamplingParams
+from model_runtime.testing import Faults, ScriptedEngine
+
+PREFILL_S, DECODE_S = 0.001, 0.01
+
+
+class Bench:
+    """An EngineLoop, its virtual clock, and what its listeners heard."""
+
+    def __init__(self, engine: ScriptedEngine | None = None, *, places: int = 2, tokens: int = 64) -> None:
+        self.now = 100.0
+        self.engine = engine if engine is not None else self.make_engine()
+        self.heard: dict[str, list[Event]] = {}
+        self.gone: list[int] = []
+        self.busy = 0.0
+        self.generations: dict[str, Generation] = {}
+        self.loop = EngineLoop(
+            self.engine,
+            PassBudget(tokens),
+            places,
+            mailbox=Mailbox(),
+            guard=PassGuard(),
+            clock=lambda: self.now,
+            deliver=lambda events: [listener(event) for listener, event in events],
+            ended=self.gone.append,
+            observe=self._observe,
+        )
+
+    def make_engine(self, **options: object) -> ScriptedEngine:
+        return ScriptedEngine(delay=_pass_seconds, sleep=self._sleep, **options)
+
+    def begin(self, name: str, prompt: int = 10, *, grant: int = 4, **options: object) -> Begin:
+        self.heard[name] = []
+        job = Job(name, tuple(range(1, prompt + 1)), (), grant, SamplingParams(), **options)
+        generation = Generation(
+            key=len(self.generations),
+            job=job,
+            listener=self.heard[name].append,
+            tokenizer=self.engine.tokenizer,
+            context_length=self.engine.info.context_length,
+            arrived=self.now,
+            last_pass=0,
+        )
+        self.generations[name] = generation
+        return Begin(generation)
+
+    def steps(self, count: int) -> None:
+        for _ in range(count):
+            self.loop.step([])
+
+    def until_idle(self) -> None:
+        before = -1
+        while before != len(self.engine.passes):
+            before = len(self.engine.passes)
+            self.loop.step([])
+
+    def tokens(self, name: str) -> int:
+        return sum(len(event.ids) for event in self.heard[name] if isinstance(event, Emitted))
+
+    def end(self, name: str) -> Event:
+        """The terminal event, which must be the last and the only one."""
+        terminals = [event for event in self.heard[name] if not isinstance(event, Emitted)]
+        assert terminals == self.heard[name][-1:]
+        return terminals[0]
+
+    def _sleep(self, seconds: float, cancellation: Cancellation | None) -> bool:
+        self.now += seconds
+        return cancellation is not None and cancellation.cancelled
+
+    def _observe(self, seconds: float, prefill: int, decode: int) -> None:
+        self.busy += seconds
+
+
+def _pass_seconds(chunks: Sequence[Chunk]) -> float:
+    return sum(DECODE_S if len(chunk.tokens) == 1 else len(chunk.tokens) * PREFILL_S for chunk in chunks)
+
+
+def test_a_grant_is_one_prefill_and_no_pass_for_its_last_token() -> None:
+    bench = Bench()
+    bench.loop.step([bench.begin("a", 10, grant=4)])
+    bench.until_idle()
+    assert [len(chunks[0].tokens) for chunks in bench.engine.passes] == [10, 1, 1, 1]
+    assert bench.tokens("a") == 4
+    assert bench.end("a").reason == "grant"
+    assert bench.gone == [0]
+
+
+def test_usage_is_the_time_of_the_passes_and_the_wait_before_them() -> None:
+    bench = Bench(places=1)
+    bench.loop.step([bench.begin("a", 10, grant=4), bench.begin("b", 20, grant=2)])
+    bench.until_idle()
+    first, second = bench.end("a").usage, bench.end("b").usage
+    assert (first.prompt_tokens, first.cached_tokens, first.output_tokens) == (10, 0, 4)
+    assert (first.queue_ms, first.prefill_ms, first.decode_ms) == pytest.approx((0, 10, 30))
+    assert (second.queue_ms, second.prefill_ms, second.decode_ms) == pytest.approx((40, 20, 10))
+
+
+def test_the_time_of_a_shared_pass_is_shared_out_without_rest() -> None:
+    bench = Bench(places=4)
+    bench.loop.step([bench.begin(name, size, grant=5) for name, size in (("a", 50), ("b", 30), ("c", 90))])
+    bench.until_idle()
+    spent = [bench.end(name).usage for name in "abc"]
+    assert sum(usage.prefill_ms + usage.decode_ms for usage in spent) == pytest.approx(bench.busy * 1000)
+
+
+def test_a_used_up_grant_is_held_open_without_compute_and_an_extension_goes_on_from_there() -> None:
+    bench = Bench()
+    bench.loop.step([bench.begin("a", 10, grant=2, linger=0.3)])
+    bench.until_idle()
+    assert len(bench.engine.passes) == 2
+    assert all(isinstance(event, Emitted) for event in bench.heard["a"])
+    bench.now += 0.29
+    bench.loop.step([ExtendGrant(0, 3)])
+    bench.until_idle()
+    assert len(bench.engine.passes) == 3
+    assert bench.tokens("a") == 3
+    bench.now += 0.31
+    bench.steps(1)
+    assert bench.end("a").reason == "grant"
+    assert bench.end("a").usage.output_tokens == 3
+
+
+def test_an_extension_to_no_more_than_the_grant_changes_nothing() -> None:
+    bench = Bench()
+    bench.loop.step([bench.begin("a", 10, grant=2, linger=0.3)])
+    bench.until_idle()
+    bench.now += 0.29
+    bench.loop.step([ExtendGrant(0, 2)])
+    bench.now += 0.02
+    bench.steps(1)
+    assert bench.end("a").usage.output_tokens == 2
+
+
+def test_an_extension_for_a_generation_that_has_ended_is_ignored() -> None:
+    bench = Bench()
+    bench.loop.step([bench.begin("a", grant=1)])
+    bench.until_idle()
+    bench.loop.step([ExtendGrant(0, 9), Leave(0, tell=True)])
+    assert bench.end("a").reason == "grant"
+    assert len(bench.engine.passes) == 1
+
+
+def test_who_waits_takes_the_place_of_the_grant_that_was_used_up_first() -> None:
+    bench = Bench(places=2)
+    bench.loop.step([bench.begin("a", grant=1, linger=9), bench.begin("b", grant=2, linger=9)])
+    bench.until_idle()
+    bench.loop.step([bench.begin("c", grant=1)])
+    assert bench.end("a").reason == "grant"
+    assert bench.end("c").reason == "grant"
+    assert not [event for event in bench.heard["b"] if isinstance(event, Ended)]
+
+
+def test_an_empty_grant_ends_at_once_and_costs_nothing() -> None:
+    bench = Bench()
+    bench.loop.step([bench.begin("a", grant=0, linger=9)])
+    assert bench.end("a").reason == "grant"
+    assert bench.engine.passes == []
+
+
+def test_the_answer_may_end_before_the_grant_and_its_last_token_is_not_part_of_it() -> None:
+    bench = _with(ScriptedEngine(script=[260, 270, 265]))
+    bench.loop.step([bench.begin("a", grant=50, linger=9)])
+    bench.until_idle()
+    assert [token for event in bench.heard["a"][:-1] for token in event.ids] == [260, 270, 265]
+    assert bench.end("a").reason == "eos"
+
+
+def test_an_answer_stops_where_the_context_is_full() -> None:
+    bench = _with(ScriptedEngine(context_length=16))
+    bench.loop.step([bench.begin("a", 10, grant=4), ExtendGrant(0, 50)])
+    bench.until_idle()
+    assert bench.tokens("a") == 6
+    assert bench.end("a").reason == "context"
+
+
+def test_long_prompts_are_cut_into_chunks_between_which_others_decode() -> None:
+    bench = Bench(tokens=64)
+    bench.loop.step([bench.begin("a", 10, grant=8)])
+    bench.loop.step([bench.begin("b", 150, grant=1)])
+    bench.until_idle()
+    shared = [[len(chunk.tokens) for chunk in chunks] for chunks in bench.engine.passes[1:4]]
+    assert shared == [[1, 63], [1, 63], [1, 24]]
+
+
+def test_a_deadline_that_has_passed_ends_a_generation_before_its_first_token() -> None:
+    bench = Bench(places=1)
+    bench.loop.step([bench.begin("a", grant=30), bench.begin("b", grant=1, deadline=bench.now + 0.1)])
+    bench.steps(15)
+    assert bench.end("b") == Late()
+    assert bench.tokens("a") > 10
+
+
+def test_a_prompt_that_cannot_make_its_deadline_is_not_prefilled_to_its_end() -> None:
+    bench = Bench(tokens=64)
+    bench.loop.step([bench.begin("measured", 64, grant=1)])
+    bench.loop.step([bench.begin("a", 640, grant=1, deadline=bench.now + 0.3)])
+    bench.until_idle()
+    assert bench.end("a") == Late()
+    assert bench.heard["a"] == [Late()]
+    assert len(bench.engine.passes) <= 2
+
+
+def test_a_deadline_says_nothing_about_later_tokens() -> None:
+    bench = Bench()
+    bench.loop.step([bench.begin("a", 10, grant=50, deadline=bench.now + 0.05)])
+    bench.until_idle()
+    assert bench.tokens("a") == 50
+
+
+def test_stop_frees_the_sequence_and_tells_whom_it_should() -> None:
+    bench = Bench(places=1)
+    bench.loop.step([bench.begin("a", grant=50)])
+    bench.loop.step([Leave(0, tell=True)])
+    assert bench.end("a").reason == "stopped"
+    bench.loop.step([bench.begin("b", grant=50)])
+    bench.loop.step([Leave(1, tell=False)])
+    assert all(isinstance(event, Emitted) for event in bench.heard["b"])
+    assert bench.gone == [0, 1]
+    assert [bench.engine.open() for _ in range(bench.engine.info.max_sequences)]
+
+
+def test_draining_holds_no_grant_open() -> None:
+    bench = Bench()
+    bench.loop.step([bench.begin("a", grant=1, linger=9), bench.begin("b", grant=3, linger=9)])
+    bench.steps(1)
+    bench.loop.step([Drain()])
+    bench.until_idle()
+    assert bench.end("a").reason == "grant"
+    assert bench.end("b").reason == "grant"
+    assert bench.tokens("b") == 3
+
+
+def test_closing_ends_everything_in_an_error_that_says_to_try_elsewhere() -> None:
+    bench = Bench(places=1)
+    bench.loop.step([bench.begin("a", grant=50), bench.begin("b", grant=50)])
+    bench.loop.step([Close()])
+    for name in "ab":
+        end = bench.end(name)
+        assert isinstance(end, Failed)
+        assert (end.code, end.retriable) == ("internal", True)
+
+
+def test_a_broken_engine_ends_everything_exactly_once() -> None:
+    bench = _with(ScriptedEngine(faults=Faults(fail_at=2)))
+    bench.loop.step([bench.begin("a", grant=50), bench.begin("b", grant=50), bench.begin("c", grant=50)])
+    bench.loop.step([])
+    with pytest.raises(EngineFailedError):
+        bench.loop.step([])
+    bench.loop.fail("broken")
+    for name in "abc":
+        assert bench.end(name) == Failed("engine", "broken", retriable=True)
+
+
+class Choosy(ScriptedEngine):
+    """Refuses passes with more than 20 tokens of one sequence, as an engine does whose memory is full."""
+
+    def forward(self, chunks: Sequence[Chunk], cancellation: Cancellation | None = None) -> list[Result]:
+        if any(len(chunk.tokens) > 20 for chunk in chunks):
+            raise ContextOverflowError("no room")
+        return super().forward(chunks, cancellation)
+
+
+def test_a_chunk_that_the_engine_refuses_ends_its_own_generation_only() -> None:
+    bench = _with(Choosy())
+    bench.loop.step([bench.begin("a", 10, grant=3), bench.begin("b", 30, grant=3)])
+    bench.until_idle()
+    end = bench.end("b")
+    assert isinstance(end, Failed)
+    assert "no room" in end.message
+    assert bench.end("a").reason == "grant"
+    assert bench.tokens("a") == 3
+
+
+class Muddled(ScriptedEngine):
+    """Returns logits that nothing can be sampled from, for prompts of 13 tokens."""
+
+    def forward(self, chunks: Sequence[Chunk], cancellation: Cancellation | None = None) -> list[Result]:
+        results = super().forward(chunks, cancellation)
+        return [
+            dataclasses.replace(result, logits=result.logits * float("nan")) if len(chunk.tokens) == 13 else result
+            for chunk, result in zip(chunks, results, strict=True)
+        ]
+
+
+def test_unusable_logits_end_their_own_generation_and_free_its_place() -> None:
+    bench = _with(Muddled(), places=1)
+    bench.loop.step([bench.begin("a", 13, grant=3)])
+    bench.loop.step([bench.begin("b", 10, grant=3)])
+    bench.until_idle()
+    assert isinstance(bench.end("a"), Failed)
+    assert bench.tokens("b") == 3
+
+
+def _with(engine: ScriptedEngine, **options: int) -> Bench:
+    return Bench(engine, **options)
