@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import signal
 import sys
 from typing import TYPE_CHECKING
@@ -22,6 +23,9 @@ _INTERRUPTED = 130
 def main(arguments: Sequence[str] | None = None) -> int:
     """The console script; returns the exit code."""
     options = parse(arguments)
+    # What the demo has to say it says itself; a warning in between would tear the picture on the terminal.
+    logging.getLogger("model_runtime").addHandler(logging.NullHandler())
+    logging.getLogger("device_sdk").addHandler(logging.NullHandler())
     try:
         return asyncio.run(_main(options))
     except DemoError as error:
@@ -50,15 +54,19 @@ async def _main(options: Options) -> int:
     screen = make_screen(quiet=options.json)
     for line in hardware.lines():
         screen.say(line)
-    trios = await run_demo(options, hardware, questions, screen)
-    screen.results(trios)
+    outcome = await run_demo(options, hardware, questions, screen)
+    screen.results(outcome.trios)
     footnote = " · ".join(hardware.lines())
-    for number, trio in enumerate(trios, start=1):
+    for number, trio in enumerate(outcome.trios, start=1):
         draw_timeline(trio, footnote, options.out / f"timeline-{number}.png")
-    result = as_json(hardware_module.machine(), hardware.as_json(), [run for trio in trios for run in trio])
-    text = json.dumps(result, ensure_ascii=False, indent=2)
+    runs = [run for trio in outcome.trios for run in trio]
+    text = json.dumps(
+        as_json(hardware_module.machine(), hardware.as_json(outcome.slower), runs), ensure_ascii=False, indent=2
+    )
     (options.out / "side-by-side.json").write_text(text + "\n", encoding="utf-8")
     screen.say(f"\ntimelines: {options.out}/timeline-*.png, figures: {options.out}/side-by-side.json")
+    for line in outcome.slower.lines():
+        screen.say(line)
     for line in hardware.sources():
         screen.say(f"source of {line}")
     if options.json:

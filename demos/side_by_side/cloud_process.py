@@ -61,6 +61,7 @@ class CloudProcess:
         self._process: asyncio.subprocess.Process | None = None
         #: Fixed by the first start, so that whoever forwards to it finds it again after a restart.
         self.port = settings.port
+        self._starts = 0
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -82,7 +83,8 @@ class CloudProcess:
         log.parent.mkdir(parents=True, exist_ok=True)
         # The service refuses variables that it does not know, and what is set for another one is not for this one.
         environment = {name: value for name, value in os.environ.items() if not name.startswith("PD_CLOUD_")}
-        with log.open("wb") as output:
+        self._starts += 1
+        with log.open("wb" if self._starts == 1 else "ab") as output:
             self._process = await asyncio.create_subprocess_exec(
                 *self._command,
                 *self._settings.arguments(self.port),

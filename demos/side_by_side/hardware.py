@@ -50,13 +50,13 @@ class Hardware:
         named = (("device", self.device_profile), ("cloud", self.cloud_profile), ("link", self.link))
         return [f"{side}: {profile.source}" for side, profile in named if profile is not None]
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self, slower: SlowerThanEmulated) -> dict[str, Any]:
         return {
-            "device": _profile_json(self.device_profile, self.device_model),
-            "cloud": _profile_json(self.cloud_profile, self.cloud_model),
+            "device": _profile_json(self.device_profile, self.device_model, slower.device),
+            "cloud": _profile_json(self.cloud_profile, self.cloud_model, slower.cloud),
             "link": {
                 "name": self.link.name,
-                "emulated": True,
+                "emulated": self.link.emulated,
                 "rtt_ms": self.link.rtt_ms,
                 "jitter_ms": self.link.jitter_ms,
                 "up_kbps": self.link.up_kbps,
@@ -64,6 +64,29 @@ class Hardware:
                 "source": self.link.source,
             },
         }
+
+
+@dataclass(frozen=True, slots=True)
+class SlowerThanEmulated:
+    """Whether passes took longer on this machine than the profile says, in words; None where none did. What was
+    measured of them is this machine, not the profile."""
+
+    device: str | None = None
+    cloud: str | None = None
+
+    def lines(self) -> list[str]:
+        sides = (("device", self.device), ("cloud", self.cloud))
+        return [f"note: on the {side}'s side {said}" for side, said in sides if said is not None]
+
+
+def slower_than_emulated(engine: Engine, cloud_log: Path) -> SlowerThanEmulated:
+    """From what the device's engine counted and the cloud process logged."""
+    details = engine.info.details
+    passes, worst = details.get("slower_passes"), details.get("worst_excess_ms")
+    device = f"{passes} passes took longer than emulated, by {worst} ms at most" if passes else None
+    logged = cloud_log.read_text(encoding="utf-8", errors="replace")
+    cloud = "passes took longer than emulated" if "this machine is slower than the emulated" in logged else None
+    return SlowerThanEmulated(device, cloud)
 
 
 def choose(options: Options) -> Hardware:
@@ -124,7 +147,7 @@ def _title(profile: HardwareProfile | None) -> str:
     return "this machine, not emulated" if profile is None else f"{profile.title} (emulated)"
 
 
-def _profile_json(profile: HardwareProfile | None, model: str) -> dict[str, Any]:
+def _profile_json(profile: HardwareProfile | None, model: str, slower: str | None) -> dict[str, Any]:
     described: dict[str, Any] = {"model": model, "emulated": profile is not None}
     if profile is not None:
         described |= {
@@ -132,6 +155,7 @@ def _profile_json(profile: HardwareProfile | None, model: str) -> dict[str, Any]
             "title": profile.title,
             "source": profile.source,
             "approximate": list(profile.approximate),
+            "machine_was_slower": slower,
         }
     return described
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from demos.side_by_side.cloud_process import CloudProcess, CloudSettings
 from demos.side_by_side.errors import CloudError, DemoError
-from demos.side_by_side.hardware import THREADS, load_device
+from demos.side_by_side.hardware import THREADS, SlowerThanEmulated, load_device, slower_than_emulated
 from demos.side_by_side.runs import MODES, Run, Trio
 from device_sdk.client import HybridClient
 from device_sdk.errors import GenerationFailedError, PdDeviceError
@@ -40,13 +40,20 @@ class _Stage:
     screen: Screen
 
 
-async def run_demo(options: Options, hardware: Hardware, questions: Sequence[Question], screen: Screen) -> list[Trio]:
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    trios: list[Trio]
+    slower: SlowerThanEmulated
+
+
+async def run_demo(options: Options, hardware: Hardware, questions: Sequence[Question], screen: Screen) -> Outcome:
     """One trio for each question. Raises DemoError. Whatever happens, the cloud process is gone afterwards."""
     async with AsyncExitStack() as stack:
         screen.say("starting the cloud service and loading the device's model …")
-        cloud = await stack.enter_async_context(CloudProcess(_cloud_settings(options, hardware)))
         engine = await asyncio.to_thread(load_device, hardware, options.seed)
         stack.callback(engine.shutdown)
+        settings = _cloud_settings(options, hardware)
+        cloud = await stack.enter_async_context(CloudProcess(settings))
         link = await stack.enter_async_context(LinkProxy("127.0.0.1", cloud.port, hardware.link, seed=options.seed))
         client = await stack.enter_async_context(
             HybridClient(device=engine, cloud=link.url(), split=_split_settings(options))
@@ -55,13 +62,14 @@ async def run_demo(options: Options, hardware: Hardware, questions: Sequence[Que
         await _warm_up(stage)
         trios = []
         for number, question in enumerate(questions, start=1):
-            screen.question(number, len(questions), question)
-            runs = [await _ask(stage, question, mode) for mode in MODES]
-            trios.append(Trio(*runs))
             if not cloud.running:
                 screen.say("starting the cloud service again …")
                 await cloud.start()
-        return trios
+                await _warm_up(stage)
+            screen.question(number, len(questions), question)
+            runs = [await _ask(stage, question, mode) for mode in MODES]
+            trios.append(Trio(*runs))
+        return Outcome(trios, slower_than_emulated(engine, settings.log_file))
 
 
 def _cloud_settings(options: Options, hardware: Hardware) -> CloudSettings:

@@ -66,7 +66,9 @@ def _savings(trio: Trio) -> str:
     split, in_cloud = trio.split.answer.report, trio.in_cloud.answer.report
     parts = []
     if saved.ttft:
-        parts.append(f"first token {1 / saved.ttft:.1f} times sooner than on the device")
+        faster = saved.ttft < 1
+        times = 1 / saved.ttft if faster else saved.ttft
+        parts.append(f"first token {times:.1f} times {'sooner' if faster else 'later'} than on the device")
     if saved.cloud_busy:
         parts.append(
             f"cloud busy for {seconds(split.cloud_busy_ms)} instead of {seconds(in_cloud.cloud_busy_ms)}, "
@@ -74,4 +76,6 @@ def _savings(trio: Trio) -> str:
         )
     elif saved.cloud_tokens is not None:
         parts.append(f"{split.cloud_tokens} tokens from the cloud instead of {in_cloud.cloud_tokens}")
+    if split.agreement is not None:
+        parts.append(f"the device's model ranked {100 * split.agreement:.0f}% of the cloud's tokens first")
     return "; ".join(parts) or "nothing to compare"

@@ -37,7 +37,15 @@ class LinkProfile:
             if value is not None and not value > 0:
                 raise ConfigurationError(f"LinkProfile.{name} is {value!r}; it must be above 0 kbit/s, or None")
 
+    @property
+    def emulated(self) -> bool:
+        """Whether it adds anything to what is under it."""
+        return bool(self.rtt_ms or self.jitter_ms or self.up_kbps or self.down_kbps)
+
     def __str__(self) -> str:
+        if not self.emulated:
+            return f"{self.name}, nothing added"
+
         def speed(kbps: float | None) -> str:
             return "unlimited" if kbps is None else f"{kbps / 1000:g} Mbit/s"
 

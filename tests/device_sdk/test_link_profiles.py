@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from device_sdk.errors import ConfigurationError
-from device_sdk.testing import LINKS, LinkProfile
+from device_sdk.testing import LINKS, LOOPBACK, LinkProfile
 from device_sdk.testing.link_profiles import Lane
 
 gaps_and_sizes = st.lists(st.tuples(st.floats(0, 0.5), st.integers(1, 200_000)), min_size=1, max_size=40)
@@ -78,7 +78,8 @@ def test_a_profile_that_cannot_be_is_refused_by_name(field: str, value: float) -
 
 
 @pytest.mark.parametrize("link", LINKS.values(), ids=LINKS.keys())
-def test_ready_profiles_say_where_they_come_from_and_that_they_are_emulated(link: LinkProfile) -> None:
+def test_ready_profiles_say_where_they_come_from_and_whether_they_are_emulated(link: LinkProfile) -> None:
     assert len(link.source) > 20
-    assert "emulated" in str(link)
-    assert f"{link.rtt_ms:g} ms" in str(link)
+    assert link.emulated == (link is not LOOPBACK)
+    assert ("emulated" in str(link)) == link.emulated
+    assert link is LOOPBACK or f"{link.rtt_ms:g} ms" in str(link)
