@@ -37,7 +37,7 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path
 def _write_model(folder: Path, architecture: str) -> None:
     config = DecoderConfig(
         vocabulary=272,
-        width=32,
+        width=64,
         layers=3,
         heads=4,
         kv_heads=2,

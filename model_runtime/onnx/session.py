@@ -69,6 +69,8 @@ class Session:
             binding.bind_output(name, "cpu")
         options = ort.RunOptions()
         options.log_severity_level = _FATAL_ONLY
+        # No capture of GPU graphs, as shapes change with every pass; unset, each run would look for it in vain.
+        options.add_run_config_entry("gpu_graph_id", "-1")
         forget = cancellation.on_cancel(lambda: setattr(options, "terminate", True)) if cancellation else _nothing
         try:
             self._session.run_with_iobinding(binding, options)
