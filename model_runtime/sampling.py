@@ -28,12 +28,15 @@ if TYPE_CHECKING:
 
 _Ids: TypeAlias = NDArray[np.int64]
 
+#: Logits divided by less would leave the range in which float32 tells them apart.
+_GREEDY_BELOW = 1e-5
+
 
 @dataclass(frozen=True, slots=True)
 class SamplingParams:
     """How to pick a token. The defaults are greedy. Raises BadInputError, naming the field."""
 
-    #: 0 takes the most likely token (of equals the lowest id); the filters below and the seed then change nothing.
+    #: 0 (or less than 1e-5) takes the most likely token, of equals the lowest id; filters and seed change nothing then.
     temperature: float = 0.0
     #: Keep the k most likely; 0 keeps all.
     top_k: int = 0
@@ -73,6 +76,7 @@ class Sampler:
 
     def __init__(self, params: SamplingParams, prompt: Sequence[int]) -> None:
         self.params = params
+        self._greedy = params.temperature < _GREEDY_BELOW
         self._penalties = _Penalties(params, prompt)
 
     def sample(self, logits: FloatArray, output: Sequence[int]) -> int:
@@ -82,6 +86,24 @@ class Sampler:
         token at all, BadTokenError where prompt or output hold an id outside the logits, BadInputError for a shape
         other than (vocabulary,).
         """
+        scores = self._scores(logits, output)
+        if self._greedy:
+            return int(scores.argmax())
+        ids = _filter(scores, self.params)
+        race = scores[ids] - np.log(_exponentials(self.params.seed, len(output), ids))
+        return int(ids[race.argmax()])
+
+    def probabilities(self, logits: FloatArray, output: Sequence[int]) -> FloatArray:
+        """What `sample` draws from: (vocabulary,), summing to 1. Raises as `sample` does."""
+        scores = self._scores(logits, output)
+        ids = np.atleast_1d(scores.argmax()) if self._greedy else _filter(scores, self.params)
+        weights = np.exp(scores[ids] - scores[ids].max())
+        result = np.zeros(scores.size, dtype=np.float32)
+        result[ids] = weights / weights.sum()
+        return result
+
+    def _scores(self, logits: FloatArray, output: Sequence[int]) -> FloatArray:
+        """Logits after penalties and temperature."""
         if logits.ndim != 1 or not logits.size:
             raise BadInputError(f"logits must have shape (vocabulary,), not {logits.shape}: sample one position a call")
         # The largest of an array with a NaN is NaN, so this one look finds every defect.
@@ -89,12 +111,7 @@ class Sampler:
             where = f"output position {len(output)}"
             raise EngineFailedError(f"the engine returned unusable logits at {where}: {_defect(logits)}")
         scores = self._penalties.apply(np.asarray(logits, dtype=np.float32), output)
-        if self.params.temperature == 0:
-            return int(scores.argmax())
-        scores = scores / np.float32(self.params.temperature)
-        ids = _filter(scores, self.params)
-        race = scores[ids] - np.log(_exponentials(self.params.seed, len(output), ids))
-        return int(ids[race.argmax()])
+        return scores if self._greedy else scores / np.float32(self.params.temperature)
 
 
 def _filter(scores: FloatArray, params: SamplingParams) -> _Ids:

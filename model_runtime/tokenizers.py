@@ -5,12 +5,13 @@ from __future__ import annotations
 import copy
 import json
 import re
+import threading
 from typing import TYPE_CHECKING, Any
 
 import tokenizers
 
 from model_runtime.core import Tokenizer
-from model_runtime.errors import BadInputError, BadTokenError, ModelFormatError, ModelNotFoundError
+from model_runtime.errors import BadInputError, BadTokenError, ModelFormatError, ModelNotFoundError, TemplateError
 from model_runtime.fingerprints import looks_special, template_fingerprint, tokenizer_fingerprint
 from model_runtime.templates import ChatTemplate
 
@@ -63,11 +64,10 @@ class HFTokenizer(Tokenizer):
         """
         definition = _with_flags_of_special_tokens(definition)
         unprefixed = _without_prefix_space(definition)
-        # Three ways to encode are three objects: a switch on one would not be safe between threads.
         self._as_trained = _build(definition)
         self._exact = self._as_trained if unprefixed == definition else _build(unprefixed)
-        self._plain = _build(unprefixed)
-        self._plain.encode_special_tokens = True
+        # Whether special tokens are recognised is a switch on the object, so one thread at a time.
+        self._lock = threading.Lock()
         self._added: dict[int, str] = {entry["id"]: entry["content"] for entry in definition["added_tokens"]}
         self._special = {entry["id"] for entry in definition["added_tokens"] if entry["special"]}
         self._bytes = _token_bytes(self._as_trained, definition, self._special, vocabulary_size)
@@ -102,7 +102,7 @@ class HFTokenizer(Tokenizer):
 
     def encode(self, text: str, *, special: bool = False) -> list[int]:
         """As the contract says. Raises BadInputError for half a surrogate pair, which is no text."""
-        return _encode(self._exact if special else self._plain, text)
+        return self._encode(self._exact, text, special)
 
     def token_bytes(self, token: int) -> bytes:
         if not 0 <= token < len(self._bytes):
@@ -112,14 +112,21 @@ class HFTokenizer(Tokenizer):
     def render_chat(self, messages: Sequence[Message], *, add_generation_prompt: bool = True) -> list[int]:
         segments = self._template.render(messages, add_generation_prompt=add_generation_prompt)
         return [
-            token
-            for segment in segments
-            for token in _encode(self._as_trained if segment.trusted else self._plain, segment.text)
+            token for segment in segments for token in self._encode(self._as_trained, segment.text, segment.trusted)
         ]
+
+    def _encode(self, tokenizer: tokenizers.Tokenizer, text: str, special: bool) -> list[int]:
+        with self._lock:
+            tokenizer.encode_special_tokens = not special
+            try:
+                ids: list[int] = tokenizer.encode(text, add_special_tokens=False).ids
+            except TypeError:
+                raise BadInputError("the text holds half a surrogate pair, which stands for no character") from None
+            return ids
 
 
 def load_tokenizer(folder: Path) -> HFTokenizer:
-    """The tokenizer in a model's folder. Raises ModelNotFoundError, ModelFormatError, TemplateError."""
+    """The tokenizer in a model's folder. Raises ModelNotFoundError, ModelFormatError."""
     path = folder / "tokenizer.json"
     if not path.is_file():
         raise ModelNotFoundError(
@@ -144,7 +151,7 @@ def load_tokenizer(folder: Path) -> HFTokenizer:
             eos_text=eos_text,
             vocabulary_size=int(model.get("vocab_size") or model.get("text_config", {}).get("vocab_size") or 0),
         )
-    except ModelFormatError as error:
+    except (ModelFormatError, TemplateError) as error:
         raise ModelFormatError(f"{path}: {error}") from error
 
 
@@ -177,14 +184,6 @@ def _text(token: object) -> str:
     """A token's text in tokenizer_config.json: a string, or an object with its text as `content`."""
     content = token.get("content") if isinstance(token, dict) else token
     return content if isinstance(content, str) else ""
-
-
-def _encode(tokenizer: tokenizers.Tokenizer, text: str) -> list[int]:
-    try:
-        ids: list[int] = tokenizer.encode(text, add_special_tokens=False).ids
-    except TypeError:
-        raise BadInputError("the text holds half a surrogate pair, which stands for no character") from None
-    return ids
 
 
 def _build(definition: dict[str, Any]) -> tokenizers.Tokenizer:
