@@ -14,8 +14,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-import numpy as np
-
 from device_sdk.errors import DeviceError
 from device_sdk.generation.commands import Step
 from device_sdk.generation.inputs import DeviceFailed, Input, StepDone
@@ -212,14 +210,16 @@ class DeviceSession:
         wanted = (Logits.NONE, Logits.LAST)[rows] if rows < 2 else Logits.ALL
         begun = time.perf_counter()
         logits = engine.forward([Chunk(self._sequence, step.tokens, wanted)], cancellation)[0].logits
-        ranked_first = _ranked_first(logits, step.received)
+        agreed = self._agreed(logits, step)
         sampled = None if step.sample_at is None else self._sampler.sample(logits[-1], step.output)
-        return StepDone(step.number, ranked_first, sampled, time.perf_counter() - begun)
+        return StepDone(step.number, agreed, sampled, time.perf_counter() - begun)
 
-
-def _ranked_first(logits: FloatArray, received: tuple[int, ...]) -> tuple[bool, ...]:
-    best = np.argmax(logits[: len(received)], axis=-1)
-    return tuple(bool(a == b) for a, b in zip(best, received, strict=True))
+    def _agreed(self, logits: FloatArray, step: Step) -> tuple[bool, ...]:
+        """Whether the device would have said each received token itself."""
+        return tuple(
+            self._sampler.sample(row, step.output[:position]) == token
+            for position, (row, token) in enumerate(zip(logits, step.received, strict=False), step.first_received)
+        )
 
 
 def _post(loop: asyncio.AbstractEventLoop, function: Callable[..., None], *arguments: object) -> None:

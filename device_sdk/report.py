@@ -64,7 +64,7 @@ class Report:
     grant: int = 0
     #: Time of the cloud's passes for this answer, as the cloud reported it; None where it could not.
     cloud_busy_ms: float | None = None
-    #: Share of received tokens that the device's own model ranks first (of those it has checked); None without any.
+    #: Share of the received tokens it has checked that the device would have said itself; None without any.
     agreement: float | None = None
     #: Why the mode's first choice did not serve to the end, in order of happening.
     notices: tuple[str, ...] = ()

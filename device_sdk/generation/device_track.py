@@ -57,7 +57,7 @@ class DeviceTrack:
     fed_output: list[int] = field(default_factory=list)
     steps: int = 0
     checked: int = 0
-    ranked_first: int = 0
+    agreed: int = 0
     progress: list[tuple[float, int]] = field(default_factory=list)
 
     @property
@@ -70,7 +70,7 @@ class DeviceTrack:
 
     @property
     def agreement(self) -> float | None:
-        return self.ranked_first / self.checked if self.checked else None
+        return self.agreed / self.checked if self.checked else None
 
     def start(self, now: float) -> None:
         if isinstance(self.state, Resting):
@@ -92,6 +92,7 @@ class DeviceTrack:
             known: tuple[int, ...] = tuple(context[:1]) if stop == len(self.prompt) else ()
             at_end = stop == len(self.prompt) and not context
             fed_output: list[int] = []
+            first_received = 0
         else:
             first = start - len(self.prompt)
             tokens = tuple(context[first : first + self._chunk()])
@@ -99,12 +100,13 @@ class DeviceTrack:
             known = tuple(context[first + 1 : first + 1 + len(tokens)])
             at_end = first + len(tokens) == len(context)
             fed_output = [*kept, *tokens]
+            first_received = first + 1
         if not tokens:
             # Every known token is consumed, but its logits belong to a step whose sample came too late to be used
             # (the context shrank by re-tokenizing). Consume the last token again.
             return self._again(context, now)
         self.steps += 1
-        step = Step(self.steps, start, tokens, known, len(context) if at_end else None, tuple(context))
+        step = Step(self.steps, start, tokens, known, first_received, len(context) if at_end else None, tuple(context))
         self.fed_output = fed_output
         self.state = Busy(step, now, stop)
         return step
@@ -112,7 +114,7 @@ class DeviceTrack:
     def _again(self, context: Sequence[int], now: float) -> Step:
         whole = [*self.prompt, *context]
         self.steps += 1
-        step = Step(self.steps, len(whole) - 1, (whole[-1],), (), len(context), tuple(context))
+        step = Step(self.steps, len(whole) - 1, (whole[-1],), (), len(context), len(context), tuple(context))
         self.fed_output = list(context)
         self.state = Busy(step, now, len(whole))
         return step
@@ -137,8 +139,8 @@ class DeviceTrack:
         self.fed = self.state.fed_after
         self.state = Ready()
         self.progress.append((now, self.fed))
-        self.checked += len(done.ranked_first)
-        self.ranked_first += sum(done.ranked_first)
+        self.checked += len(done.agreed)
+        self.agreed += sum(done.agreed)
         if len(step.tokens) == 1:
             self.forecast.observe_decode(done.seconds)
         else:

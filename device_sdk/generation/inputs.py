@@ -15,11 +15,11 @@ class Submitted:
 
 @dataclass(frozen=True, slots=True)
 class StepDone:
-    """The engine has done step `number`. `ranked_first`: for each received token checked, whether the device's own
-    model ranks it first. `sampled`: the device's next token, where the step asked for one."""
+    """The engine has done step `number`. `agreed`: for each received token checked, whether the device would have said
+    it itself (same sampling, same noise). `sampled`: the device's next token, where the step asked for one."""
 
     number: int
-    ranked_first: tuple[bool, ...]
+    agreed: tuple[bool, ...]
     sampled: int | None
     seconds: float
 

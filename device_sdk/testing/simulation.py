@@ -190,14 +190,14 @@ class Simulation:
         if fails:
             return DeviceFailed("the simulated engine broke")
         known = step.output
-        first = max(step.keep - len(self.machine.request.prompt) + 1, 0)
-        ranked = tuple(
-            self.device.next_token(known[:index]) == token for index, token in enumerate(step.received, start=first)
+        agreed = tuple(
+            self.device.next_token(known[:index]) == token
+            for index, token in enumerate(step.received, step.first_received)
         )
         sampled = None if step.sample_at is None else self.device.next_token(known)
         if step.sample_at is not None and sampled is None:
             sampled = next(iter(self._eos))
-        return StepDone(step.number, ranked, sampled, seconds)
+        return StepDone(step.number, agreed, sampled, seconds)
 
     @property
     def _eos(self) -> frozenset[int]:

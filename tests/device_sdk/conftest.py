@@ -1,0 +1,41 @@
+"""A client under test: a real service in a thread, a bad network before it, an engine of known speed on the device."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import pytest
+
+from model_runtime.core import Chunk
+from model_runtime.sampling import Sampler, SamplingParams
+from model_runtime.testing import ScriptedEngine
+from tests.cloud_service.conftest import serve
+
+__all__ = ["serve"]
+
+PROMPT = "Tell me about the pump at the north gate, 東京 and the café. " * 8
+
+
+def per_token(seconds: float) -> Callable[[Sequence[Chunk]], float]:
+    """A pass takes so long for each of its tokens."""
+    return lambda chunks: seconds * sum(len(chunk.tokens) for chunk in chunks)
+
+
+@pytest.fixture
+def own_answer() -> Callable[..., tuple[int, ...]]:
+    """What a model says to PROMPT when nothing is between it and the test."""
+
+    def answer(params: SamplingParams | None = None, *, count: int = 512, **model: object) -> tuple[int, ...]:
+        engine = ScriptedEngine(**model)  # type: ignore[arg-type]
+        prompt = engine.tokenizer.render_chat([{"role": "user", "content": PROMPT}])
+        sampler, output, sequence = Sampler(params or SamplingParams(), prompt), [], engine.open()
+        tokens: Sequence[int] = prompt
+        while len(output) < count:
+            token = sampler.sample(engine.forward([Chunk(sequence, tokens)])[0].logits[-1], output)
+            if token in engine.tokenizer.eos_ids:
+                break
+            output.append(token)
+            tokens = [token]
+        return tuple(output)
+
+    return answer
