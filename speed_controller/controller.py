@@ -6,7 +6,8 @@ import math
 from typing import TYPE_CHECKING
 
 from speed_controller.errors import SettingError, TimeWentBackError
-from speed_controller.outlook import Outlook, pace_needed
+from speed_controller.outlook import Outlook
+from speed_controller.pacing import next_gap
 
 if TYPE_CHECKING:
     from speed_controller.settings import PaceSettings
@@ -17,27 +18,32 @@ class SpeedController:
 
     Reads no clock: every call carries `now`, seconds of one monotonic clock, never older than the call before
     (TimeWentBackError). The driver reports what happens (`arrived`, `expect_device`, `cloud_state`, `finished`),
-    sleeps until `next_due()`, and shows as many tokens as `due()` returns. Not thread-safe.
+    sleeps until `next_due()`, and shows as many tokens as `due()` returns. The gap before a token is decided anew with
+    every event, not by time passing alone: report forecasts again with each token shown. Not thread-safe.
     """
 
     def __init__(self, settings: PaceSettings, *, submitted: float) -> None:
+        if not math.isfinite(submitted):
+            raise SettingError("submitted", submitted, "a finite time in seconds")
         self._settings = settings
         self._now = submitted
         self._arrived = 0
         self._shown = 0
+        self._finished = False
         self._last_arrival = submitted
+        self._head_arrival = submitted  # no token in hand can be shown before it
         self._last_shown = submitted
-        self._available_since = submitted  # no token can be shown before it
-        self._pace = settings.pace  # of the gap before the last shown token; free before there is one
-        self._gap = settings.pace  # the gap before the next token, as decided now
+        self._previous: float | None = None  # the gap before the last shown token
+        self._gap = settings.pace  # the gap after it, as decided now
         self._ready_at: float | None = None
+        self._device_leads = False
         self._device_tpot: float | None = None
         self._cloud_left = 0
+        self._cloud_next = submitted
         self._cloud_tpot: float | None = None
         self._round_trip = 0.0
-        self._finished = False
 
-    # --- events --------------------------------------------------------------------------------------------------
+    # --- events ------------------------------------------------------------------------------------------------------
 
     def arrived(self, now: float, count: int = 1) -> None:
         """`count` tokens were appended to the output, by the cloud or by the device."""
@@ -45,28 +51,39 @@ class SpeedController:
             raise SettingError("count", count, "at least 1 token")
         self._advance(now)
         if self.buffered == 0:
-            self._available_since = now
+            self._head_arrival = now
         self._arrived += count
         self._last_arrival = now
         self._cloud_left = max(0, self._cloud_left - count)
+        self._cloud_next = now + (self._cloud_tpot or 0.0)
         self._decide()
 
     def expect_device(self, now: float, ready_at: float | None, tpot: float | None) -> None:
-        """Forecast: when the device produces its first own token (None: it never will), and its time per token
-        (None: not known yet). After the hand-over, `ready_at` stays the time at which it took over."""
+        """Forecast: when the device produces its first own token, and its time per token (None: not known yet).
+
+        `ready_at` None: it never will. Once it did: the time of that token, or any later one up to `now`.
+        """
         self._advance(now)
-        self._ready_at = ready_at
-        self._device_tpot = tpot
+        past = ready_at is not None and ready_at <= now
+        if ready_at is not None and past and self._ready_at is not None and self._ready_at <= now:
+            # Still not there, and expected "now" again: the first forecast says by how much it is late.
+            ready_at = min(ready_at, self._ready_at)
+        self._ready_at, self._device_tpot = ready_at, tpot
+        came = ready_at is not None and self._arrived > 0 and ready_at <= self._last_arrival
+        self._device_leads = came or (self._device_leads and past)
         self._decide()
 
     def cloud_state(self, now: float, *, remaining: int, tpot: float | None, round_trip: float) -> None:
-        """`remaining`: tokens of the grant that the cloud will still send, asked-for extensions included (0: the
-        grant is used up). `tpot`: its time per token; None where no more can be asked for or counted on (lost,
-        rejected, ended at the end of the answer). Arrivals count `remaining` down by themselves in between."""
+        """`remaining`: tokens of the grant that the cloud will still send, extensions included as soon as they are
+        asked for (0: the grant is used up); in between, arrivals count it down. `tpot`: its time per token, None where
+        not known. With 0 remaining, None says that the cloud gives nothing more: lost, rejected, stopped, at the
+        answer's end."""
+        if remaining < 0:
+            raise SettingError("remaining", remaining, "at least 0 tokens")
         self._advance(now)
-        self._cloud_left = max(0, remaining)
-        self._cloud_tpot = tpot
-        self._round_trip = round_trip
+        if self._cloud_left == 0 and remaining > 0 and self._arrived > 0:
+            self._cloud_next = now + round_trip + (tpot or 0.0)
+        self._cloud_left, self._cloud_tpot, self._round_trip = remaining, tpot, round_trip
         self._decide()
 
     def finished(self, now: float) -> None:
@@ -75,7 +92,7 @@ class SpeedController:
         self._finished = True
         self._decide()
 
-    # --- decisions -----------------------------------------------------------------------------------------------
+    # --- decisions ---------------------------------------------------------------------------------------------------
 
     def due(self, now: float) -> int:
         """How many tokens to show now; they count as shown from here on."""
@@ -83,30 +100,31 @@ class SpeedController:
         count = 0
         while (at := self._due_at()) is not None and at <= now:
             count += 1
-            self._show(at, now)
+            self._show(at)
         return count
 
     def next_due(self) -> float | None:
-        """The absolute time at which `due` will be above 0 if nothing else happens; None: not before an event.
-        Never older than the latest event, and `due(next_due())` shows at least one token."""
+        """When `due` will be above 0 if nothing else happens; None: not before an event. Absolute, never older than
+        the latest event, and exact: `due(next_due())` shows a token."""
         at = self._due_at()
         return None if at is None else max(at, self._now)
 
     def extension(self, now: float) -> int:
-        """How many more tokens to ask the cloud for now; 0: none. After asking, report the raised `remaining`
-        through `cloud_state`: until then the answer stays the same."""
+        """How many more tokens to ask the cloud for now; 0: none, or not yet.
+
+        Above 0 where even `pace_max` does not reach the device's forecast, a round trip and a token of the cloud
+        (both twice: links jitter) before the tokens in hand would run out. Asked again it says the same, until
+        `cloud_state` reports the raised `remaining`. 0 where no device is expected: nothing says how many it takes.
+        """
         self._advance(now)
-        if self._shown == 0 or self._finished or self._cloud_tpot is None or self._ready_at is None:
+        no_device = self._ready_at is None or self._device_leads
+        if self._shown == 0 or self._finished or self._cloud_tpot is None or self._ready_at is None or no_device:
             return 0
-        in_reach = self.buffered + self._cloud_left + 1
-        lasts = in_reach * self._settings.pace_max
-        wanted = self._ready_at - self._last_shown
-        if wanted <= lasts:
+        slowest = self._settings.pace_max
+        dry_at = self._last_shown + (self.buffered + self._cloud_left + 1) * slowest
+        if self._ready_at <= dry_at or now < dry_at - 2 * (self._round_trip + self._cloud_tpot + slowest):
             return 0
-        lead = self._round_trip + self._cloud_tpot + self._settings.pace_max
-        if self._last_shown + lasts - now > lead:
-            return 0
-        return math.ceil((wanted - lasts) / self._settings.pace_max)
+        return math.ceil((self._ready_at - dry_at) / slowest)
 
     @property
     def shown(self) -> int:
@@ -123,14 +141,10 @@ class SpeedController:
         """The current pace, seconds per token."""
         return self._gap
 
-    # --- inside --------------------------------------------------------------------------------------------------
-
-    @property
-    def _flushing(self) -> bool:
-        return self._finished and self._settings.finish == "flush"
+    # --- inside ------------------------------------------------------------------------------------------------------
 
     def _advance(self, now: float) -> None:
-        if not now >= self._now:  # also refuses NaN
+        if not self._now <= now < math.inf:  # refuses NaN, too
             raise TimeWentBackError(now, self._now)
         self._now = now
 
@@ -138,51 +152,46 @@ class SpeedController:
         """When the next token should be shown; in the past where the driver woke late."""
         if self.buffered == 0:
             return None
-        if self._shown == 0 or self._settings.mode == "off" or self._flushing:
-            return self._available_since
-        return max(self._last_shown + self._gap, self._available_since)
+        at_once = self._settings.mode == "off" or (self._finished and self._settings.finish == "flush")
+        if self._shown == 0 or at_once:
+            return self._head_arrival
+        return max(self._last_shown + self._gap, self._head_arrival)
 
-    def _show(self, at: float, now: float) -> None:
-        first = self._shown == 0
+    def _show(self, at: float) -> None:
+        """One token, due at `at`, is shown now."""
+        # A driver that woke late keeps the average pace, but from half a gap on it starts afresh: the next tokens would
+        # come in a burst otherwise.
+        at = at if self._now - at <= self._gap / 2 else self._now
+        if self._shown > 0:
+            # A token that came a little late makes the pace slower; a stall does not.
+            limit = (self._previous or self._gap) * (1 + self._settings.max_change)
+            self._previous = max(self._gap, min(at - self._last_shown, limit))
         self._shown += 1
-        if not first:
-            self._pace = self._gap
-        # A driver that woke late keeps the average pace, but a token more than half a gap late starts afresh:
-        # otherwise the next ones would come in a burst.
-        late = now - at
-        self._last_shown = at if late <= self._gap / 2 and not first else now
-        self._available_since = self._last_shown
+        self._last_shown = at
         self._decide()
 
     def _decide(self) -> None:
         """Choose the gap before the next token."""
-        wanted = self._wanted()
-        if self._shown > 1:
-            change = self._settings.max_change
-            wanted = min(max(wanted, self._pace * (1 - change)), self._pace * (1 + change))
-        self._gap = wanted
-
-    def _wanted(self) -> float:
-        settings = self._settings
-        if settings.mode != "smooth":
-            return settings.pace
-        if self._finished:
-            return min(self._gap, settings.pace)
-        floor = settings.pace
-        if self._ready_at is not None and self._device_tpot is not None:
-            floor = min(settings.pace, max(settings.pace_min, self._device_tpot))
-        needed = pace_needed(self._outlook())
-        can_extend = self._cloud_tpot is not None
-        return max(floor, min(needed, settings.pace_max) if can_extend else needed)
+        settings, previous = self._settings, self._previous
+        if settings.mode != "smooth" or self._shown == 0:
+            self._gap = settings.pace
+        elif self._finished:
+            slower = min(self._gap, settings.pace)
+            self._gap = slower if previous is None else max(slower, previous * (1 - settings.max_change))
+        else:
+            self._gap = next_gap(self._outlook(), settings, previous)
 
     def _outlook(self) -> Outlook:
+        usual = self._previous or self._settings.pace
         return Outlook(
             now=self._now,
+            origin=max(self._last_shown, self._now - usual),
             in_hand=self.buffered,
-            last_shown=self._last_shown,
             last_arrival=self._last_arrival,
             cloud_left=self._cloud_left,
+            cloud_next=self._cloud_next,
             cloud_tpot=self._cloud_tpot,
             ready_at=self._ready_at,
+            device_leads=self._device_leads,
             device_tpot=self._device_tpot,
         )

@@ -2,89 +2,122 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections import deque
 
 from speed_controller.errors import SettingError
 
-#: Medians over this many passes: one outlier does not move them, and a rate that halves for good shows after three.
-WINDOW = 5
+#: Medians over this many passes. Of three, one outlier (the warm-up pass, another app's burst) does not move the
+#: estimate, and a device that throttles shows with the second slow pass. Decode steps are many and jitter more.
+PREFILL_PASSES = 3
+DECODE_STEPS = 9
+#: A pass over few tokens is bound by reading the weights: below this share of the largest it tells nothing of the rate.
+LARGE_PASS = 0.5
+#: Arrivals over which the cloud's time per token is taken; a burst of the link among them changes little.
+ARRIVALS = 16
+ROUND_TRIPS = 5
 
 
 class DeviceForecast:
     """The device's prefill rate and time per output token, as medians of its latest passes.
 
-    `prefill_rate` (tokens per second) and `tpot` (seconds) are what is believed before anything was observed, from a
-    profile or an earlier answer. The first pass of an engine is a warm-up: it counts only until there is a second.
+    `prefill_rate` (tokens per second) and `tpot` (seconds): what is believed beforehand, from a profile or an earlier
+    answer; it counts as the oldest pass. Raises SettingError for values that are not finite and above 0.
     """
 
     def __init__(self, *, prefill_rate: float | None = None, tpot: float | None = None) -> None:
-        self._per_token = None if prefill_rate is None else 1.0 / prefill_rate
-        self._tpot = tpot
-        self._prefills: deque[float] = deque(maxlen=WINDOW)
-        self._decodes: deque[float] = deque(maxlen=WINDOW)
-        self._warm = False
+        self._prefills: deque[float] = deque(maxlen=PREFILL_PASSES)  # seconds per token
+        self._decodes: deque[float] = deque(maxlen=DECODE_STEPS)
+        self._largest = 0
+        if prefill_rate is not None:
+            self._prefills.append(1.0 / _positive("prefill_rate", prefill_rate))
+        if tpot is not None:
+            self._decodes.append(_positive("tpot", tpot))
 
     def observe_prefill(self, tokens: int, seconds: float) -> None:
         """A prefill pass over `tokens` tokens took `seconds`."""
         if tokens < 1:
             raise SettingError("tokens", tokens, "at least 1")
-        if not self._warm and self._prefills:
-            self._prefills.clear()
-            self._warm = True
+        _duration("seconds", seconds)
+        if tokens < LARGE_PASS * self._largest:
+            return
+        self._largest = max(self._largest, tokens)
         self._prefills.append(seconds / tokens)
 
     def observe_decode(self, seconds: float) -> None:
         """One decode step took `seconds`."""
-        self._decodes.append(seconds)
+        self._decodes.append(_duration("seconds", seconds))
 
     def ready_in(self, tokens_left: int) -> float | None:
-        """Seconds until `tokens_left` more tokens are prefilled and the first own token is there; None: not known."""
-        per_token = statistics.median(self._prefills) if self._prefills else self._per_token
-        return None if per_token is None else tokens_left * per_token
+        """Seconds that prefilling `tokens_left` more tokens takes, from the beginning of a pass on; None: nothing is
+        known of the rate. Proportional to `tokens_left`."""
+        return tokens_left * statistics.median(self._prefills) if self._prefills else None
 
     @property
     def tpot(self) -> float | None:
         """Seconds per output token; None: not known."""
-        return statistics.median(self._decodes) if self._decodes else self._tpot
+        return statistics.median(self._decodes) if self._decodes else None
 
 
 class CloudForecast:
-    """The cloud as seen from the device: time to first token, time per token, round trip. Seconds; None: not known."""
+    """The cloud as seen from the device: time to first token, time per token, round trip. Seconds; None: not known.
+
+    The arguments are what is believed beforehand. Raises SettingError for values that are not finite and at least 0.
+    """
 
     def __init__(
         self, *, ttft: float | None = None, tpot: float | None = None, round_trip: float | None = None
     ) -> None:
-        self._ttft = ttft
-        self._tpot = tpot
-        self._round_trips: deque[float] = deque([] if round_trip is None else [round_trip], maxlen=WINDOW)
-        self._arrivals: deque[tuple[float, int]] = deque(maxlen=16)
+        self._ttft = None if ttft is None else _duration("ttft", ttft)
+        self._tpot = None if tpot is None else _duration("tpot", tpot)
+        self._round_trips: deque[float] = deque(maxlen=ROUND_TRIPS)
+        self._arrivals: deque[tuple[float, int]] = deque(maxlen=ARRIVALS)
+        if round_trip is not None:
+            self.observe_round_trip(round_trip)
 
     def observe_first_token(self, seconds: float) -> None:
-        """The first token came `seconds` after the request."""
-        self._ttft = seconds
+        """An answer's first token came `seconds` after its request; the arrivals that follow are of this answer."""
+        self._ttft = _duration("seconds", seconds)
+        self._tpot = self.tpot
         self._arrivals.clear()
 
     def observe_arrival(self, now: float, count: int = 1) -> None:
-        """`count` tokens arrived together at `now`."""
+        """`count` tokens arrived together at `now`, in order of time."""
+        if count < 1:
+            raise SettingError("count", count, "at least 1")
         self._arrivals.append((now, count))
 
     def observe_round_trip(self, seconds: float) -> None:
         """A message was answered after `seconds`."""
-        self._round_trips.append(seconds)
+        self._round_trips.append(_duration("seconds", seconds))
 
     @property
     def ttft(self) -> float | None:
+        """Of the latest answer."""
         return self._ttft
 
     @property
     def tpot(self) -> float | None:
         """Over the latest arrivals together, so that a burst does not look like a fast cloud."""
-        later = sum(count for _, count in list(self._arrivals)[1:])
+        later = sum(count for _, count in self._arrivals) - (self._arrivals[0][1] if self._arrivals else 0)
         if later == 0:
             return self._tpot
         return (self._arrivals[-1][0] - self._arrivals[0][0]) / later
 
     @property
     def round_trip(self) -> float | None:
+        """The median of the latest few."""
         return statistics.median(self._round_trips) if self._round_trips else None
+
+
+def _duration(name: str, value: float) -> float:
+    if not (math.isfinite(value) and value >= 0):
+        raise SettingError(name, value, "a finite value of at least 0")
+    return value
+
+
+def _positive(name: str, value: float) -> float:
+    if not (math.isfinite(value) and value > 0):
+        raise SettingError(name, value, "a finite value above 0")
+    return value

@@ -1,4 +1,4 @@
-"""What is still to come, and the pace that it allows. Pure functions of one frozen snapshot."""
+"""What is still to come: one frozen snapshot, and the tokens of it that decide the pace."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-#: Tokens beyond the next change of source that the pace looks ahead.
-HORIZON = 32
+#: Device tokens after the hand-over that are looked ahead to. How long the answer gets is not known.
+HORIZON = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,49 +17,66 @@ class Outlook:
     """Where the answer stands and what is forecast. Absolute times in seconds; rates in seconds per token."""
 
     now: float
+    #: When the last token was shown; one gap ago where the answer is waiting, for what is lost is lost.
+    origin: float
     #: Tokens that arrived and are not shown yet.
     in_hand: int
-    last_shown: float
     last_arrival: float
-    #: Tokens of the grant that the cloud still sends, and its time for each (None: the cloud gives nothing more).
+    #: Tokens of the grant that the cloud still sends, when the next of them is expected, and the time for each.
+    #: A `cloud_tpot` of None with none left: the cloud gives nothing more, whoever asks.
     cloud_left: int
+    cloud_next: float
     cloud_tpot: float | None
-    #: When the device produces its first own token (None: never), and its time for each.
+    #: When the device produces its first own token (None: never), whether it did, and its time for each.
     ready_at: float | None
+    device_leads: bool
     device_tpot: float | None
 
 
-def milestones(outlook: Outlook) -> Iterator[tuple[int, float]]:
-    """(tokens after the last shown one, when that one arrives) at both ends of each even stretch of arrivals.
+@dataclass(frozen=True, slots=True)
+class Milestone:
+    """One token still to come, at `time`, `ahead` tokens after the last shown one."""
 
-    Within a stretch the pace needed is monotonic in the token's index, so its ends are all that matters.
+    ahead: int
+    time: float
+    #: Of its source, seconds per token.
+    tpot: float
+    #: Whether more grant would cover the wait for it.
+    extendable: bool = False
+
+
+def milestones(outlook: Outlook) -> Iterator[Milestone]:
+    """The first and the last token of each even stretch of arrivals.
+
+    Within a stretch the pace that waits for no token is monotonic in the token's index: its ends are all that matters.
     """
-    index, latest = outlook.in_hand, outlook.last_arrival
-    if outlook.cloud_left > 0 and outlook.cloud_tpot is not None:
-        first = max(outlook.now, latest + outlook.cloud_tpot)
-        count = _cloud_tokens_used(outlook, first)
+    ahead, latest = outlook.in_hand, outlook.last_arrival
+    if outlook.cloud_left > 0 and not outlook.device_leads:
+        tpot = outlook.cloud_tpot or 0.0
+        first = _expected(outlook.cloud_next, outlook.now)
+        count = _before_device(outlook, first)
         if count > 0:
-            yield index + 1, first
-            index += count
-            latest = first + (count - 1) * outlook.cloud_tpot
-            yield index, latest
+            latest = first + (count - 1) * tpot
+            yield Milestone(ahead + 1, first, tpot)
+            yield Milestone(ahead + count, latest, tpot)
+            ahead += count
     if outlook.ready_at is not None:
         tpot = outlook.device_tpot or 0.0
-        own = latest + tpot if outlook.ready_at <= outlook.last_arrival else outlook.ready_at
-        first = max(outlook.now, own)
-        yield index + 1, first
-        if tpot > 0.0:
-            yield index + HORIZON, first + (HORIZON - 1) * tpot
+        extendable = outlook.cloud_tpot is not None or outlook.cloud_left > 0
+        own = latest + tpot if outlook.device_leads else max(outlook.ready_at, latest)
+        first = _expected(own, outlook.now)
+        yield Milestone(ahead + 1, first, tpot, extendable)
+        yield Milestone(ahead + HORIZON, first + (HORIZON - 1) * tpot, tpot, extendable)
 
 
-def _cloud_tokens_used(outlook: Outlook, first: float) -> int:
+def _expected(forecast: float, now: float) -> float:
+    """What is late by x is expected after x more: of a stall nothing is known but how long it lasts already."""
+    return forecast if forecast >= now else now + (now - forecast)
+
+
+def _before_device(outlook: Outlook, first: float) -> int:
     """How many of the tokens left the cloud sends before the device takes over."""
     if outlook.ready_at is None or not outlook.cloud_tpot:
         return outlook.cloud_left
-    before = max(0, int((outlook.ready_at - first) / outlook.cloud_tpot) + 1)
-    return min(outlook.cloud_left, before)
-
-
-def pace_needed(outlook: Outlook) -> float:
-    """The fastest even pace, from the last shown token on, that waits for no token; 0 where nothing is forecast."""
-    return max(((time - outlook.last_shown) / ahead for ahead, time in milestones(outlook)), default=0.0)
+    before = int((outlook.ready_at - first) / outlook.cloud_tpot) + 1
+    return min(outlook.cloud_left, max(0, before))
