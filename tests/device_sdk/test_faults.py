@@ -267,12 +267,14 @@ async def test_both_lost_gives_a_typed_error_with_the_partial_answer(serve, own_
 
 
 async def test_a_service_that_drains_leaves_the_device(own_answer) -> None:
-    async with server_process() as (process, url):
-        async with HybridClient(device=phone(), cloud=url, split=SPLIT, timeouts=QUICK) as client:
-            await run(client, max_tokens=5)
-            process.send_signal(signal.SIGTERM)
-            await process.wait()
-            events = await run(client)
+    async with (
+        server_process() as (process, url),
+        HybridClient(device=phone(), cloud=url, split=SPLIT, timeouts=QUICK) as client,
+    ):
+        await run(client, max_tokens=5)
+        process.send_signal(signal.SIGTERM)
+        await process.wait()
+        events = await run(client)
     await check_whole(events, own_answer())
     assert kinds(events) == ["cloud_lost"]
 
