@@ -95,7 +95,7 @@ def _parser() -> argparse.ArgumentParser:
         "--device-profile", default="phone-snapdragon-8-elite", metavar="NAME", help="emulated device (%(default)s)"
     )
     hardware.add_argument(
-        "--cloud-profile", default="datacentre-h100-pcie", metavar="NAME", help="emulated GPU (%(default)s)"
+        "--cloud-profile", default="datacentre-a100-pcie", metavar="NAME", help="emulated GPU (%(default)s)"
     )
     hardware.add_argument("--link", choices=sorted(LINKS), help="emulated network (5g; with --raw loopback)")
 
