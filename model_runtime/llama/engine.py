@@ -94,7 +94,7 @@ class LlamaEngine(Engine):
 
         `progress` is called in this thread with a fraction from 0 to 1. Raises ModelNotFoundError, ModelFormatError,
         EngineUnavailableError, LoadCancelled, LoadError (out of memory), BadInputError (an argument out of range),
-        UnsupportedError (a layer that cannot be tapped).
+        UnsupportedError (a layer that cannot be tapped), TemplateError (a chat template that does not compile).
         """
         _check_arguments(context_length, max_sequences, kv_tokens, threads)
         threads = threads or _usable_cpus()

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 LOG = logging.getLogger("model_runtime.llama")
 LOG.addHandler(logging.NullHandler())
 
-# ggml's levels: none, info, warn, error, debug; 5 continues the line before. Its info is another program's debug.
-_LEVELS = {1: logging.DEBUG, 2: logging.WARNING, 3: logging.ERROR, 4: logging.DEBUG}
+# `enum ggml_log_level`: debug, info, warn, error; 5 continues the line before. Its info is no news to an application.
+_LEVELS = {1: logging.DEBUG, 2: logging.DEBUG, 3: logging.WARNING, 4: logging.ERROR}
 _CONTINUES = 5
 
 #: What attention is made of, in every version of ggml that has a unified KV cache.
@@ -60,21 +60,41 @@ Tensor._fields_ = [
 ]
 
 
+class GgufParameters(ctypes.Structure):
+    """`struct gguf_init_params`."""
+
+    _fields_ = (("no_alloc", ctypes.c_bool), ("context", ctypes.c_void_p))
+
+
+# Name, what it returns, what it takes.
+_GGML: tuple[tuple[Any, ...], ...] = (
+    ("ggml_backend_tensor_get", None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_size_t),
+    ("ggml_get_name", ctypes.c_void_p, ctypes.c_void_p),
+    ("ggml_op_name", ctypes.c_char_p, ctypes.c_int),
+    ("gguf_init_from_file", ctypes.c_void_p, ctypes.c_char_p, GgufParameters),
+    ("gguf_free", None, ctypes.c_void_p),
+    ("gguf_find_key", ctypes.c_int64, ctypes.c_void_p, ctypes.c_char_p),
+    ("gguf_get_kv_type", ctypes.c_int, ctypes.c_void_p, ctypes.c_int64),
+    ("gguf_get_arr_type", ctypes.c_int, ctypes.c_void_p, ctypes.c_int64),
+    ("gguf_get_arr_n", ctypes.c_size_t, ctypes.c_void_p, ctypes.c_int64),
+    ("gguf_get_arr_str", ctypes.c_char_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_size_t),
+)
+
+
 @dataclass(frozen=True)
 class Library:
-    """llama.cpp's C functions (`api`), and those of ggml that the low-level bindings leave out."""
+    """llama.cpp's C functions (`api`), and those of ggml below it, which the bindings leave out."""
 
     api: Any
+    ggml: Any
     version: str
     #: Numbers of ggml's operations by name, as many as are needed here: they differ between versions.
     operations: dict[str, int]
-    _tensor_get: Any
-    _get_name: Any
 
     def read(self, tensor: Tensor, offset: int, size: int) -> NDArray[np.uint8]:
         """A copy of `size` bytes of a tensor's data, wherever it lives."""
         data = np.empty(size, dtype=np.uint8)
-        self._tensor_get(ctypes.addressof(tensor), data.ctypes.data, offset, size)
+        self.ggml.ggml_backend_tensor_get(ctypes.addressof(tensor), data.ctypes.data, offset, size)
         return data
 
     @property
@@ -90,7 +110,7 @@ class Library:
     def knows_layout(self, tensor: Tensor) -> bool:
         """Whether `Tensor` describes this library's tensors: its name is where the library says it is."""
         address = ctypes.addressof(tensor)
-        return bool(self._get_name(address) == address + Tensor.name.offset)
+        return bool(self.ggml.ggml_get_name(address) == address + Tensor.name.offset)
 
 
 _lock = threading.Lock()
@@ -112,23 +132,15 @@ def _initialise() -> Library:
         ) from error
     api.llama_log_set(_log_callback, None)
     api.llama_backend_init()
-    base = api._lib
-    if not hasattr(base, "ggml_backend_tensor_get"):  # Windows looks no further than the library itself.
+    ggml = api._lib
+    if not hasattr(ggml, "ggml_backend_tensor_get"):  # Windows looks no further than the library itself.
         from llama_cpp._ctypes_extensions import load_shared_library
 
-        base = load_shared_library("ggml-base", api._base_path)
-    tensor_get, get_name, op_name = base.ggml_backend_tensor_get, base.ggml_get_name, base.ggml_op_name
-    tensor_get.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_size_t]
-    tensor_get.restype = None
-    get_name.argtypes, get_name.restype = [ctypes.c_void_p], ctypes.c_void_p
-    op_name.argtypes, op_name.restype = [ctypes.c_int], ctypes.c_char_p
-    return Library(
-        api=api,
-        version=api.llama_version().decode(),
-        operations=_operations(op_name),
-        _tensor_get=tensor_get,
-        _get_name=get_name,
-    )
+        ggml = load_shared_library("ggml-base", api._base_path)
+    for name, result, *arguments in _GGML:
+        function = getattr(ggml, name)
+        function.restype, function.argtypes = result, arguments
+    return Library(api, ggml, api.llama_version().decode(), _operations(ggml.ggml_op_name))
 
 
 def _operations(op_name: Any) -> dict[str, int]:

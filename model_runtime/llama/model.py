@@ -11,8 +11,8 @@ from model_runtime.errors import (
     EngineUnavailableError,
     LoadCancelled,
     ModelFormatError,
-    ModelNotFoundError,
 )
+from model_runtime.llama.header import check_file
 from model_runtime.llama.library import Library, collected_problems, load_library
 
 if TYPE_CHECKING:
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
     from model_runtime.core import Cancellation
 
-_MAGIC = b"GGUF"
 _SHARD = re.compile(r"(.*)-\d{5}-of-(\d{5})\.gguf")
 _SAMPLES, _SAMPLE_BYTES = 64, 4096
 
@@ -46,7 +45,7 @@ class Model:
     ) -> Model:
         """Raises LoadError's kinds, and whatever `progress` raises."""
         library = load_library()
-        _check_file(path)
+        check_file(library, path)
         api = library.api
         if gpu_layers and not api.llama_supports_gpu_offload():
             raise EngineUnavailableError(
@@ -178,17 +177,6 @@ class _LoadWatch:
             self.error = error
             return False
         return True
-
-
-def _check_file(path: Path) -> None:
-    if not path.exists():
-        raise ModelNotFoundError(f"there is no file {path}")
-    if not path.is_file():
-        raise ModelNotFoundError(f"{path} is not a file: name the .gguf file itself (of a split model, the first)")
-    with path.open("rb") as file:
-        magic = file.read(len(_MAGIC))
-    if magic != _MAGIC:
-        raise ModelFormatError(f"{path} is not a GGUF file: it begins with {magic!r}, not {_MAGIC!r}")
 
 
 def _shards(path: Path) -> list[Path]:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from model_runtime.core import Message
     from model_runtime.llama.model import Model
+    from model_runtime.templates import Segment
 
 _NO_TOKEN = -1
 
@@ -85,11 +86,7 @@ class LlamaTokenizer(Tokenizer):
     def render_chat(self, messages: Sequence[Message], *, add_generation_prompt: bool = True) -> list[int]:
         segments = self._template.render(messages, add_generation_prompt=add_generation_prompt)
         with self._gate.entered():
-            return [
-                token
-                for segment in segments
-                for token in self._with_spaces(self._encode(segment.text.encode(), segment.trusted))
-            ]
+            return [token for segment in segments for token in self._encode_segment(segment)]
 
     def close(self) -> None:
         """Wait for other threads to leave, then let none in: the model may be freed afterwards."""
@@ -104,16 +101,17 @@ class LlamaTokenizer(Tokenizer):
                 return tokens[:count]
             room = -count
 
-    def _with_spaces(self, tokens: list[int]) -> list[int]:
-        """What the model saw in training: SentencePiece puts a space in front of each text between special tokens."""
-        if not self._space_in_front:
+    def _encode_segment(self, segment: Segment) -> list[int]:
+        tokens = self._encode(segment.text.encode(), segment.trusted)
+        if not (self._space_in_front and segment.trusted):
             return tokens
+        # As the model saw it in training: SentencePiece puts a space in front of each text between special tokens.
         result: list[int] = []
-        for is_special, run in itertools.groupby(tokens, key=self._special.__contains__):
-            if is_special:
-                result += run
-            else:
-                result += self._encode(b" " + b"".join(self._pieces[token] for token in run), False)
+        for is_special, group in itertools.groupby(tokens, key=self._special.__contains__):
+            run = list(group)
+            if not is_special:
+                run = self._encode(b" " + b"".join(self._pieces[token] for token in run), False)
+            result += run
         return result
 
 
