@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from model_runtime.core import Capabilities, Engine, EngineInfo
-from model_runtime.errors import EngineFailedError, KVMismatchError, LoadCancelled, ModelFormatError
+from model_runtime.errors import BadInputError, EngineFailedError, KVMismatchError, LoadCancelled, ModelFormatError
 from model_runtime.kv_bytes import pack, unpack
 from model_runtime.onnx.dynamic import DynamicRunner
 from model_runtime.onnx.files import ModelFiles, find_model, fingerprint
@@ -64,8 +64,12 @@ class OnnxEngine(Engine):
 
         `providers` are used in this order and no others; `threads` None takes ONNX Runtime's own choice;
         `context_length` in tokens can only lower what the model was made for. Raises ModelNotFoundError,
-        ModelFormatError, EngineUnavailableError, and LoadCancelled promptly after `cancellation`.
+        ModelFormatError, EngineUnavailableError, BadInputError (a number below 1), and LoadCancelled promptly after
+        `cancellation`.
         """
+        for name, value in (("threads", threads), ("context_length", context_length), ("max_sequences", max_sequences)):
+            if value is not None and value < 1:
+                raise BadInputError(f"{name} must be at least 1, not {value}")
         if cancellation is not None and cancellation.cancelled:
             raise LoadCancelled(f"the load of {path} was cancelled by its caller")
         files = find_model(path)
@@ -91,7 +95,7 @@ class OnnxEngine(Engine):
             context_length=_context_length(files, layout, context_length),
             vocabulary_size=layout.vocabulary_size,
             layers=layout.layers,
-            heads=files.config.heads or layout.kv_heads,
+            heads=files.config.heads,
             tokenizer_fingerprint=tokenizer.fingerprint,
             template_fingerprint=tokenizer.template_fingerprint,
             model_fingerprint=fingerprint(files),

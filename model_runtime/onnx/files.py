@@ -31,7 +31,7 @@ class ModelConfig:
     """What config.json says about the decoder; None where it says nothing."""
 
     architecture: str
-    heads: int | None
+    heads: int
     head_dim: int | None
     context_length: int | None
     vocabulary_size: int | None
@@ -106,9 +106,11 @@ def read_config(path: Path) -> ModelConfig:
     inner = raw.get("text_config")
     values: dict[str, Any] = inner if isinstance(inner, dict) else raw
     heads = _integer(path, values, "num_attention_heads", "n_head")
+    if heads is None:
+        raise ModelFormatError(f"{path} does not say num_attention_heads")
     head_dim = _integer(path, values, "head_dim")
     width = _integer(path, values, "hidden_size", "n_embd")
-    if head_dim is None and heads and width:
+    if head_dim is None and width is not None:
         head_dim = width // heads
     architecture = values.get("model_type", raw.get("model_type", ""))
     if not isinstance(architecture, str) or not architecture:

@@ -60,7 +60,9 @@ class FixedRunner(Runner[Slots]):
     def restore(self, keys_and_values: NDArray[Any]) -> Slots:
         length = keys_and_values.shape[3]
         state = self.empty()
-        for buffer, filled in zip(state.buffers, keys_and_values.reshape(len(state.buffers), *keys_and_values.shape[2:]), strict=True):
+        for buffer, filled in zip(
+            state.buffers, keys_and_values.reshape(len(state.buffers), *keys_and_values.shape[2:]), strict=True
+        ):
             buffer[0, :, :length] = filled
         return Slots(length, state.buffers)
 

@@ -101,6 +101,8 @@ def create_session(
     _check_providers(providers, allow_cpu_fallback=allow_cpu_fallback)
     options = ort.SessionOptions()
     options.log_severity_level = _FATAL_ONLY
+    # Between passes the threads sleep: an engine that waits for its next token must not cost the other one its CPU.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
     if threads is not None:
         options.intra_op_num_threads = threads
     if providers[0] != CPU and not allow_cpu_fallback:
@@ -128,6 +130,8 @@ def create_session(
         raise ModelFormatError(f"{files.graph_path} cannot be loaded. ONNX Runtime: {error}") from error
     finally:
         stop()
+    # It would keep the whole file in memory for a fallback that is switched off.
+    session._model_bytes = None
     running = session.get_providers()
     if missing := [name for name in providers if name not in running]:
         raise EngineUnavailableError(

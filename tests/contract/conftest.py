@@ -145,6 +145,12 @@ def model_case(request: pytest.FixtureRequest, cases: Callable[[str], Case]) -> 
     return cases(request.param)
 
 
+@pytest.fixture(scope="session")
+def load_engine() -> Callable[[str, Path], Engine]:
+    """An engine of a kind (the part of a case's name before the slash) over a model folder; to be shut down."""
+    return lambda kind, folder: _loader(kind, folder)()
+
+
 def _make_case(name: str, tiny_model: Callable[[str], Path]) -> Case:
     kind, _, architecture = name.partition("/")
     if kind == "scripted":
@@ -171,7 +177,8 @@ def _loader(kind: str, folder: Path) -> Callable[[], Engine]:
                 pytest.skip("llama_cpp is not installed: pip install pd-device[llama]")
             from model_runtime.llama import LlamaEngine
 
-            return lambda: LlamaEngine.load(folder / "model.gguf", threads=1, tap_layers=(0, 1, 2))
+            layers = tuple(range(export_hf.load(folder)[0].layers))
+            return lambda: LlamaEngine.load(folder / "model.gguf", threads=1, tap_layers=layers)
         case _:
             raise ValueError(kind)
 

@@ -13,7 +13,13 @@ import pytest
 from onnx import TensorProto, helper
 
 from model_runtime.core import AttentionTap, Cancellation, Chunk
-from model_runtime.errors import EngineUnavailableError, LoadCancelled, ModelFormatError, ModelNotFoundError
+from model_runtime.errors import (
+    BadInputError,
+    EngineUnavailableError,
+    LoadCancelled,
+    ModelFormatError,
+    ModelNotFoundError,
+)
 from model_runtime.onnx import OnnxEngine
 
 if TYPE_CHECKING:
@@ -62,6 +68,9 @@ def test_context_and_sequences_as_asked(folder: Path) -> None:
         assert (engine.info.context_length, engine.info.max_sequences) == (50, 2)
     with load(folder, context_length=5000) as engine:
         assert engine.info.context_length == 160
+    for wrong in ({"context_length": 0}, {"max_sequences": 0}, {"threads": -1}):
+        with pytest.raises(BadInputError, match="at least 1"):
+            OnnxEngine.load(folder, **wrong)
 
 
 @pytest.mark.parametrize(
@@ -144,9 +153,10 @@ def test_weights_cut_short(folder: Path) -> None:
     [
         ("{", "no JSON"),
         ("[]", "JSON object"),
-        ("{}", "model_type"),
+        ('{"num_attention_heads": 4}', "model_type"),
         ('{"model_type": "llama", "num_attention_heads": "four"}', "num_attention_heads"),
-        ('{"model_type": "llama"}', "max_position_embeddings"),
+        ('{"model_type": "llama"}', "num_attention_heads"),
+        ('{"model_type": "llama", "num_attention_heads": 4}', "max_position_embeddings"),
     ],
 )
 def test_a_config_that_cannot_be_used(folder: Path, content: str, message: str) -> None:

@@ -104,6 +104,31 @@ def test_weights_in_8_bits(folder: Path) -> None:
     assert correlation > 0.98
 
 
+def test_a_graph_that_computes_only_the_logits_asked_for(folder: Path) -> None:
+    model = onnx.load(str(folder / "plain.onnx"))
+    graph = model.graph
+    for name, value in (("keep.shape", [1]), ("keep.axes", [1]), ("keep.end", [2**62])):
+        graph.initializer.append(numpy_helper.from_array(np.array(value), name))
+    [at] = [index for index, node in enumerate(graph.node) if node.output[0] == "logits"]
+    for node in (
+        helper.make_node("Neg", ["num_logits_to_keep"], ["keep.negative"]),
+        helper.make_node("Reshape", ["keep.negative", "keep.shape"], ["keep.start"]),
+        helper.make_node("Slice", ["model.norm.out", "keep.start", "keep.end", "keep.axes"], ["keep.rows"]),
+    ):
+        graph.node.insert(at, node)
+        at += 1
+    graph.node[at].input[0] = "keep.rows"
+    graph.input.append(helper.make_tensor_value_info("num_logits_to_keep", onnx.TensorProto.INT64, []))
+    graph.output[0].type.tensor_type.shape.dim[1].dim_param = "kept"
+    onnx.save(model, str(folder / "keep.onnx"))
+    with load(folder / "plain.onnx") as plain, load(folder / "keep.onnx") as engine:
+        expected, said = run(plain)
+        logits, same = run(engine)
+        assert engine.forward([Chunk(engine.open(), SOME, Logits.NONE)])[0].logits.shape == (0, 272)
+    np.testing.assert_allclose(logits, expected, atol=1e-4)
+    assert same == said
+
+
 def test_fused_attention_runs_and_has_no_tap(folder: Path) -> None:
     """GroupQueryAttention, as ONNX Runtime's own model builder writes it; without an input for positions."""
     _write_fused(folder, "fused.onnx", positions=160)
