@@ -212,11 +212,12 @@ class HybridClient:
         machine = GenerationMachine(
             Request(ids, max_tokens, stop),
             self._sides(mode),
-            self._with_chunk(split),
+            split,
             tokenizer,
             forecast,
             self._cloud_forecast,
             Patience(self.timeouts.first_token, self.timeouts.idle, self.timeouts.device_pass),
+            block=(self._engine.info.capabilities.chunk_length if self._engine else None) or 1,
         )
         driver = GenerationDriver(machine, mode, self._ended)
         courier = session = None
@@ -257,12 +258,6 @@ class HybridClient:
         device = sides.device if self._device_source is not None else Use.NEVER
         cloud = sides.cloud if self._address is not None else Use.NEVER
         return Sides(device, cloud, sides.hand_over)
-
-    def _with_chunk(self, split: SplitSettings) -> SplitSettings:
-        native = self._engine.info.capabilities.chunk_length if self._engine else None
-        if split.chunk is not None or native is None:
-            return split
-        return SplitSettings(split.grant, split.keep_ratio, split.pace, native, split.max_grant)
 
     def _check_mode(self, mode: Mode) -> None:
         needs_device = mode in (Mode.SPLIT, Mode.ONLY_ON_DEVICE, Mode.PREFER_ON_DEVICE)

@@ -87,7 +87,10 @@ class EngineWorker:
         """The first pass of most engines is slow; and the speed must be known before the first grant is asked."""
         engine = self.engine
         assert engine is not None  # noqa: S101 - set by load
-        count = min(WARM_UP_TOKENS, max(engine.info.context_length - WARM_UP_DECODES - 1, 1))
+        count = min(
+            engine.info.capabilities.chunk_length or WARM_UP_TOKENS,
+            max(engine.info.context_length - WARM_UP_DECODES - 1, 1),
+        )
         tokens = [index % engine.info.vocabulary_size for index in range(count)]
         forecast = DeviceForecast()
         for _ in range(2):

@@ -13,8 +13,9 @@ class Step:
     """One pass of the device's engine; at most one is under way. Answered by StepDone or DeviceFailed.
 
     `tokens` go into the sequence after it was cut to `keep` tokens. `received` holds the known tokens that follow the
-    last positions of the step, for the agreement; the first of them is output token `first_received`. Where `sample_at` is not None, nothing is known to follow the last
-    token: sample output token `sample_at` from its logits, given `output` (the output so far).
+    last positions of the step, for the agreement; the first of them is output token `first_received`. Where
+    `sample_at` is not None, nothing is known to follow the last token: sample output token `sample_at` from its
+    logits, given `output` (the output so far).
     """
 
     number: int

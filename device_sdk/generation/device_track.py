@@ -9,7 +9,6 @@ from device_sdk.generation.commands import Step
 from device_sdk.generation.inputs import StepDone
 from speed_controller.estimates import DeviceForecast
 
-
 #: A cancellation waits for one pass at most, and a pass is how often the forecast learns.
 PASS_SECONDS, LEAST_CHUNK, LARGEST_CHUNK, UNKNOWN_CHUNK = 0.1, 32, 512, 128
 
@@ -51,6 +50,8 @@ class DeviceTrack:
     forecast: DeviceForecast
     #: Tokens in one pass; None: as many as take about PASS_SECONDS.
     chunk: int | None
+    #: Hardware compiled to fixed shapes pays for a multiple of this, however few tokens a pass has.
+    block: int = 1
     state: DeviceState = field(default_factory=Resting)
     fed: int = 0
     #: Output tokens in the KV cache: kept apart from the output itself, because re-tokenized text may change.
@@ -147,12 +148,19 @@ class DeviceTrack:
             self.forecast.observe_prefill(len(step.tokens), done.seconds)
         return step
 
+    def compare(self, own: int, received: int) -> None:
+        """The device's own token for a place that the cloud has filled meanwhile."""
+        self.checked += 1
+        self.agreed += own == received
+
     def ready_in(self, context: Sequence[int], expected: int, now: float) -> float | None:
         """Seconds until the device's first own token, if `expected` more tokens are received until then."""
-        left = max(len(self.prompt) + len(context) + expected - self.fed, 1)
+        prompt_left = max(len(self.prompt) - self.fed, 0)
+        output_left = len(context) + expected - len(self.fed_output)
+        left = max(self.padded(prompt_left) + self.padded(max(output_left, 0)), 1)
         if not isinstance(self.state, Busy):
             return self.forecast.ready_in(left)
-        under_way = len(self.state.step.tokens)
+        under_way = self.padded(len(self.state.step.tokens))
         believed = self.forecast.ready_in(under_way)
         after = self.forecast.ready_in(max(left - under_way, 0))
         if believed is None or after is None:
@@ -163,9 +171,15 @@ class DeviceTrack:
         # The pass takes longer than believed, so what follows will too.
         return after * elapsed / believed if believed > 0 else after
 
+    def padded(self, tokens: int) -> int:
+        """What `tokens` cost, in tokens."""
+        return -(-tokens // self.block) * self.block
+
     def _chunk(self) -> int:
         if self.chunk is not None:
             return self.chunk
+        if self.block > 1:
+            return self.block
         per_token = self.forecast.ready_in(1)
         if not per_token:
             return UNKNOWN_CHUNK

@@ -15,12 +15,12 @@ UNKNOWN_DEVICE_GRANT = 32
 MARGIN_SHARE, MARGIN_TOKENS = 0.1, 2
 
 
-def initial_grant(split: SplitSettings, prompt_tokens: int, device: DeviceForecast, cloud: CloudForecast) -> int:
+def initial_grant(split: SplitSettings, tokens: int, device: DeviceForecast, cloud: CloudForecast) -> int:
     """The grant as set, or what `grant_needed` says for the speeds known, with a margin; 0 where the device is
-    there before the cloud."""
+    there before the cloud. `tokens`: what the device has to prefill, received tokens left aside."""
     if split.grant is not None:
         return split.grant
-    ready = device.ready_in(max(prompt_tokens, 1))
+    ready = device.ready_in(tokens)
     if ready is None:
         return min(UNKNOWN_DEVICE_GRANT, split.max_grant)
     tpot = device.tpot or 0.0
@@ -29,7 +29,7 @@ def initial_grant(split: SplitSettings, prompt_tokens: int, device: DeviceForeca
             ready_without=ready,
             cloud_ttft=cloud.ttft or 0.0,
             pace=max(split.pace.pace, tpot),
-            prefill_rate=max(prompt_tokens, 1) / ready,
+            prefill_rate=tokens / ready,
             device_tpot=tpot,
         )
     except InfeasibleSplitError:

@@ -73,6 +73,8 @@ class GenerationMachine:
         device: DeviceForecast,
         cloud: CloudForecast,
         patience: Patience | None = None,
+        *,
+        block: int = 1,
     ) -> None:
         self.request = request
         self.sides = sides
@@ -80,7 +82,7 @@ class GenerationMachine:
         self.patience = patience or Patience()
         self.tokenizer = tokenizer
         self.output = Output(request.stop)
-        self.device = DeviceTrack(request.prompt, device, split.chunk)
+        self.device = DeviceTrack(request.prompt, device, split.chunk, block)
         self.cloud = CloudTrack(cloud, self.patience)
         self.arrivals: list[float] = []
         self.releases: list[float] = []
@@ -179,8 +181,12 @@ class GenerationMachine:
         step = self.device.finish_step(done, now)
         if step is None or self._ending is not None:
             return
-        if done.sampled is None or step.sample_at != len(self._context) or self._context_stale:
-            return  # The cloud supplied this token while the device was computing it.
+        if done.sampled is None or step.sample_at is None or self._context_stale:
+            return
+        if step.sample_at < len(self._context):
+            # The cloud supplied this token while the device was computing it: at least the two can be compared.
+            self.device.compare(done.sampled, self._context[step.sample_at])
+            return
         if isinstance(self.cloud.state, Open):
             self._stop_cloud(self.cloud.state, "taken_over")
             self.cloud.state.superseded = True
@@ -420,7 +426,9 @@ class GenerationMachine:
         self._commands.append(AskCloud(attempt.number, grant, complete, self.output.raw_text()))
 
     def _initial_grant(self) -> int:
-        return initial_grant(self.split, len(self.request.prompt), self.device.forecast, self.cloud.forecast)
+        # The prompt, and for what is received one pass at least.
+        tokens = self.device.padded(len(self.request.prompt)) + self.device.block
+        return initial_grant(self.split, tokens, self.device.forecast, self.cloud.forecast)
 
     def _raise_grant(self, attempt: Open, grant: int, now: float) -> None:
         if grant > attempt.grant:

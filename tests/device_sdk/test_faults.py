@@ -249,15 +249,17 @@ async def test_a_device_engine_that_hangs_is_given_up(serve, own_answer) -> None
 async def test_both_lost_gives_a_typed_error_with_the_partial_answer(serve, own_answer) -> None:
     running = serve(cloud())
     device = phone()
-    async with LinkProxy(running.host, running.port) as link:
-        async with HybridClient(device=device, cloud=link.url(), split=SPLIT, timeouts=QUICK) as client:
-            device.faults = Faults(fail_at=len(device.passes) + 1)
-            events: list[object] = []
-            async for event in client.stream(PROMPT):
-                events.append(event)
-                if len(events) == 4:
-                    link.drop()
-                    link.refuse()
+    async with (
+        LinkProxy(running.host, running.port) as link,
+        HybridClient(device=device, cloud=link.url(), split=SPLIT, timeouts=QUICK) as client,
+    ):
+        device.faults = Faults(fail_at=len(device.passes) + 1)
+        events: list[object] = []
+        async for event in client.stream(PROMPT):
+            events.append(event)
+            if len(events) == 4:
+                link.drop()
+                link.refuse()
     assert isinstance(events[-1], Failed)
     partial = events[-1].error.answer
     assert partial.token_ids == own_answer()[: len(partial.token_ids)]
