@@ -294,8 +294,11 @@ class LlamaEngine(Engine):
                 )
 
     def _check_room(self, new: int) -> None:
-        # A pass of several batches could find the cache full halfway, and such a model could not go back.
-        if not self._keeps_all_keys and sum(state.length for state in self._sequences) + new > self._context.cells:
+        # One batch that finds no room changes nothing. With several, a later one could find none, and these models
+        # could not go back: be sure before, counting what forks share twice.
+        if self._keeps_all_keys or new <= self._context.batch_limit:
+            return
+        if sum(state.length for state in self._sequences) + new > self._context.cells:
             raise self._full(new)
 
     def _require_length(self, tokens: int) -> None:
