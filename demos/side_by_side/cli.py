@@ -56,7 +56,7 @@ async def _main(options: Options) -> int:
         screen.say(line)
     outcome = await run_demo(options, hardware, questions, screen)
     screen.results(outcome.trios)
-    footnote = " · ".join(hardware.lines())
+    footnote = " · ".join(" ".join(line.split()) for line in hardware.lines())
     for number, trio in enumerate(outcome.trios, start=1):
         draw_timeline(trio, footnote, options.out / f"timeline-{number}.png")
     runs = [run for trio in outcome.trios for run in trio]

@@ -151,11 +151,12 @@ def _mark_first_tokens(axes: Axes, trio: Trio, until: float, tokens: float) -> N
         ttft = run.answer.report.ttft_ms
         if ttft is None or ttft / 1000 > until:
             continue
-        at, height = ttft / 1000, 0.08 * tokens
+        # At two heights, so that neighbours do not cover each other.
+        at, height = ttft / 1000, (0.14 if left else 0.07) * tokens
         axes.plot([at, at], [0, height], color=colour, linewidth=1.2)
         axes.text(
             at + (-0.01 if left else 0.045) * until,
-            height * 0.45,
+            height - 0.035 * tokens,
             f"{TITLES[run.mode]}: {seconds(ttft)}",
             color=colour,
             fontsize=8.5,
@@ -175,6 +176,7 @@ def _mark_hand_over(axes: Axes, run: Run) -> None:
         at,
         xytext=(10, -14),
         textcoords="offset points",
+        bbox={"facecolor": "white", "alpha": 0.8, "linewidth": 0, "pad": 1},
         color=DEVICE_DARK,
         fontsize=9,
         fontweight="bold",
