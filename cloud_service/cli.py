@@ -37,7 +37,7 @@ class ExitCode(enum.IntEnum):
 
 EPILOG = f"""\
 examples:
-  pd-cloud serve --model demos/models/cloud
+  pd-cloud serve --model demos/models/cloud/model.onnx
   pd-cloud serve --model hf://owner/name/file.gguf --port 0 --json
   pd-cloud serve --config cloud.toml
 
@@ -147,10 +147,16 @@ def _parser() -> argparse.ArgumentParser:
             serve.add_argument(
                 f"--{name.replace('_', '-')}",
                 choices=_choices(field.annotation),
-                metavar=None if _choices(field.annotation) else name.rpartition("_")[2].upper(),
+                metavar=None if _choices(field.annotation) else _metavar(name, field),
                 help=f"{field.description}{default}".replace("%", "%%"),
             )
     return parser
+
+
+def _metavar(name: str, field: FieldInfo) -> str:
+    if name.endswith("_ms"):
+        return "MS"
+    return "N" if "int" in str(field.annotation) else name.upper()
 
 
 def _default_text(field: FieldInfo) -> str:

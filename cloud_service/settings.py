@@ -44,7 +44,7 @@ class Settings(BaseSettings):
     gpu_layers: int = Field(0, description="Layers that llama.cpp puts on a GPU; negative for all")
     context_length: AtLeastOne | None = Field(None, description="Context, in tokens; by default the model's own")
     emulate: str | None = Field(
-        None, description="Stretch passes to a hardware profile (a bundled name or a TOML file); never shortens them"
+        None, description="Stretch passes to a hardware profile (a bundled name or a JSON file); never shortens them"
     )
 
     # Where it listens and who may come.
@@ -79,7 +79,7 @@ class Settings(BaseSettings):
     )
     hello_timeout_ms: Annotated[float, Field(gt=0)] = Field(10_000.0, description="Time for a client's `hello`, in ms")
     send_queue_messages: AtLeastOne = Field(
-        1024, description="Messages that may wait for a client to read before it is dropped as a slow reader"
+        1024, description="Messages that may wait for a client that does not read before it is dropped"
     )
     drain_ms: Annotated[float, Field(ge=0)] = Field(
         20_000.0, description="Time for running generations to finish after SIGTERM, in ms"

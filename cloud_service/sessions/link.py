@@ -43,6 +43,8 @@ class Link:
         self._queue: deque[bytes | str] = deque()
         self._wake = asyncio.Event()
         self._ending = False
+        #: Whether the writer waits for the socket's buffer to have room; sending does not suspend it otherwise.
+        self._blocked = False
         self._writer = asyncio.create_task(self._write())
 
     @property
@@ -62,8 +64,11 @@ class Link:
         return self._codec.decode_device(event["bytes"] if text is None else text)
 
     def send(self, message: CloudMessage) -> bool:
-        """Queue a message; False, with nothing queued, where the client reads too slowly and the queue is full."""
-        if len(self._queue) >= self._capacity:
+        """Queue a message; False, with nothing queued, where the client reads too slowly and the queue is full.
+
+        A queue that only waits for its turn on this event loop is not the client's fault, however long it is.
+        """
+        if self._blocked and len(self._queue) >= self._capacity:
             return False
         self._queue.append(self._codec.encode(message))
         self._wake.set()
@@ -97,6 +102,7 @@ class Link:
         while True:
             while self._queue:
                 frame = self._queue.popleft()
+                self._blocked = True
                 try:
                     if isinstance(frame, bytes):
                         await self._socket.send_bytes(frame)
@@ -104,6 +110,7 @@ class Link:
                         await self._socket.send_text(frame)
                 except WebSocketDisconnect:
                     raise ClientGoneError from None
+                self._blocked = False
             if self._ending:
                 return
             self._wake.clear()
