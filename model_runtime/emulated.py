@@ -105,18 +105,20 @@ class EmulatedEngine(Engine):
         started = self._clock()
         before = [(chunk.sequence, self._engine.length(chunk.sequence)) for chunk in chunks]
         results = self._engine.forward(chunks, cancellation)
-        due = self._jittered([(length, len(chunk.tokens)) for (_, length), chunk in zip(before, chunks, strict=True)])
+        due = started + self._jittered(
+            [(length, len(chunk.tokens)) for (_, length), chunk in zip(before, chunks, strict=True)]
+        )
         self.passes += 1
-        left = due - (self._clock() - started)
+        left = due - self._clock()
         if left < 0:
             self._note_slower(-left * 1000)
-        # Sleeping may end a little early by the clock in use; the pass must not.
+        # A sleep may end a little early by the clock in use; the pass must not.
         while left > 0:
             if self._sleep(left, cancellation):
                 for sequence, length in before:
                     self._engine.truncate(sequence, length)
                 raise Cancelled("the pass was cancelled by its caller; every sequence is as before it")
-            left = due - (self._clock() - started)
+            left = due - self._clock()
         return results
 
     def shutdown(self) -> None:
