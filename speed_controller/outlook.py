@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-#: Device tokens after the hand-over that are looked ahead to. How long the answer gets is not known.
-HORIZON = 64
+#: Device tokens after the hand-over that are looked ahead to: the length of the answer is not known, and a device that
+#: is slow for a while only should cost spare time, not pace.
+HORIZON = 24
 
 
 @dataclass(frozen=True, slots=True)

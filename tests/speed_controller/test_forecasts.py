@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from speed_controller import CloudForecast, DeviceForecast, SettingError
+
+
+def test_nothing_is_known_at_first() -> None:
+    assert DeviceForecast().ready_in(100) is None
+    assert DeviceForecast().tpot is None
+    cloud = CloudForecast()
+    assert (cloud.ttft, cloud.tpot, cloud.round_trip) == (None, None, None)
+
+
+def test_a_profile_holds_until_something_was_observed() -> None:
+    device = DeviceForecast(prefill_rate=500.0, tpot=0.04)
+
+    assert device.ready_in(1000) == pytest.approx(2.0)
+    assert device.tpot == pytest.approx(0.04)
+
+
+def test_the_warm_up_pass_does_not_spoil_the_forecast() -> None:
+    device = DeviceForecast(prefill_rate=500.0)
+
+    for seconds in (3.0, 0.5, 0.5):  # 250 tokens at a twelfth of the rate, then at the rate
+        device.observe_prefill(250, seconds)
+
+    assert device.ready_in(500) == pytest.approx(1.0)
+
+
+def test_one_slow_pass_is_an_outlier_and_two_are_throttling() -> None:
+    device = DeviceForecast(prefill_rate=500.0)
+    for _ in range(4):
+        device.observe_prefill(250, 0.5)
+
+    device.observe_prefill(250, 1.0)
+    assert device.ready_in(500) == pytest.approx(1.0)
+    device.observe_prefill(250, 1.0)
+    assert device.ready_in(500) == pytest.approx(2.0)
+
+
+def test_a_small_pass_tells_nothing_of_the_rate() -> None:
+    device = DeviceForecast()
+    device.observe_prefill(250, 0.5)
+
+    for _ in range(9):
+        device.observe_prefill(3, 0.04)
+
+    assert device.ready_in(500) == pytest.approx(1.0)
+
+
+def test_decode_hiccups_do_not_move_the_tpot() -> None:
+    device = DeviceForecast()
+
+    for seconds in (0.04, 0.04, 0.3, 0.04, 0.04, 0.5, 0.04):
+        device.observe_decode(seconds)
+
+    assert device.tpot == pytest.approx(0.04)
+
+
+def test_a_burst_does_not_look_like_a_fast_cloud() -> None:
+    cloud = CloudForecast()
+    cloud.observe_first_token(0.3)
+
+    # 30 ms a token, but the link holds tokens back and delivers three together.
+    for i in range(12):
+        cloud.observe_arrival(1.0 + 0.09 * i, count=3)
+
+    assert cloud.tpot == pytest.approx(0.03)
+    assert cloud.ttft == 0.3
+
+
+def test_a_new_answer_starts_from_what_the_last_one_showed() -> None:
+    cloud = CloudForecast()
+    cloud.observe_first_token(0.3)
+    for i in range(5):
+        cloud.observe_arrival(1.0 + 0.02 * i)
+
+    cloud.observe_first_token(0.5)
+    cloud.observe_arrival(60.0)
+
+    assert cloud.tpot == pytest.approx(0.02)  # not the minute between the answers
+    assert cloud.ttft == 0.5
+
+
+def test_the_round_trip_is_a_median() -> None:
+    cloud = CloudForecast(round_trip=0.04)
+
+    for seconds in (0.05, 0.9, 0.04):
+        cloud.observe_round_trip(seconds)
+
+    assert cloud.round_trip == pytest.approx(0.045)
+
+
+@pytest.mark.parametrize("value", [-1.0, math.nan, math.inf])
+def test_impossible_observations_are_refused(value: float) -> None:
+    device, cloud = DeviceForecast(), CloudForecast()
+    for observe in (
+        lambda: device.observe_prefill(10, value),
+        lambda: device.observe_decode(value),
+        lambda: cloud.observe_first_token(value),
+        lambda: cloud.observe_round_trip(value),
+        lambda: DeviceForecast(prefill_rate=value),
+    ):
+        with pytest.raises(SettingError):
+            observe()
+    with pytest.raises(SettingError, match="tokens"):
+        device.observe_prefill(0, 1.0)
+    with pytest.raises(SettingError, match="count"):
+        cloud.observe_arrival(1.0, count=0)
