@@ -20,7 +20,7 @@ from cloud_service.app import create_app
 from cloud_service.auth import OpenServiceError
 from cloud_service.desk import Desk
 from cloud_service.logs import configure_logging
-from cloud_service.server import CloudServer
+from cloud_service.server import CloudServer, listen
 from cloud_service.service import Broken, Service, Serving
 from cloud_service.settings import ENVIRONMENT_PREFIX, SECRET_FIELDS, Settings, SettingsError, load_settings
 
@@ -72,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return ExitCode.BAD_SETTINGS
     configure_logging(settings)
     try:
-        listener = _listen(settings)
+        listener = listen(settings.host, settings.port)
     except OSError as error:
         _complain(f"cannot listen on {settings.host} port {settings.port}: {error.strerror or error}")
         return ExitCode.CANNOT_LISTEN
@@ -100,12 +100,6 @@ async def _serve(server: CloudServer, service: Service, listener: socket.socket,
             return ExitCode.ENGINE_FAILED if loaded else ExitCode.MODEL_NOT_LOADED
         case _:
             return ExitCode.OK
-
-
-def _listen(settings: Settings) -> socket.socket:
-    """Raises OSError."""
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    return socket.create_server((settings.host, settings.port), family=family)
 
 
 def _announce(desk: Desk, listener: socket.socket, *, as_json: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Callable
 from types import FrameType
@@ -33,6 +34,25 @@ def abort_of(connection: WebSocket) -> Callable[[], None] | None:
     extension = connection.scope.get("extensions", {}).get(_ABORT)
     abort: Callable[[], None] | None = None if extension is None else extension["abort"]
     return abort
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket for `CloudServer.serve(sockets=[…])`. Raises OSError.
+
+    It says that it is TCP: asyncio turns Nagle's algorithm off only on connections of such a socket, and with it on,
+    a token would wait for the acknowledgement of the one before.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    try:
+        if os.name == "posix":  # elsewhere it would let two processes share the port
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen()
+    except OSError:
+        listener.close()
+        raise
+    return listener
 
 
 class CloudServer(uvicorn.Server):

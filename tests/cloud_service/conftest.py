@@ -18,7 +18,7 @@ from websockets.asyncio.client import ClientConnection, connect
 
 from cloud_service.app import create_app
 from cloud_service.metrics import Occupancy
-from cloud_service.server import CloudServer
+from cloud_service.server import CloudServer, listen
 from cloud_service.service import Service
 from cloud_service.settings import Settings
 from model_runtime.testing import ScriptedEngine
@@ -137,7 +137,7 @@ def _serve(engine: ScriptedEngine, settings: Settings, send_buffer: int | None) 
     async def serve() -> None:
         app = create_app(settings, engine)
         server = CloudServer(app, app.state.service, settings)
-        with socket.create_server((settings.host, 0)) as listener:
+        with listen(settings.host, 0) as listener:
             if send_buffer is not None:  # connections inherit it
                 listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)
             host, port = listener.getsockname()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Iterable, Sequence
 
 import pytest
@@ -248,6 +249,14 @@ async def test_a_stop_string_ends_the_answer(serve, device, text):
     else:
         # All ids are sent: a stop string may end inside one, and the device cuts the text.
         assert b"".join(map(words.token_bytes, ids_of(messages))).decode() == " the crew at the north gate"
+
+
+async def test_no_token_waits_for_the_acknowledgement_of_the_one_before(serve, device):
+    running = serve()
+    async with device(running):
+        [connection] = running.server.server_state.connections
+        plug = connection.transport.get_extra_info("socket")
+        assert plug.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 async def test_the_first_token_does_not_wait_for_others_prefill(serve, device):
