@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from model_runtime.core import Result
-from model_runtime.onnx.graph import tap_output
+from model_runtime.onnx.edits import tap_output
 from model_runtime.onnx.layout import LOGITS, POSITION_IDS, DecoderLayout
 from model_runtime.onnx.runner import Item, ModelSession, Runner, last_rows
 
@@ -55,7 +55,7 @@ class DynamicRunner(Runner[Past]):
     def __init__(self, model: ModelSession, layout: DecoderLayout) -> None:
         super().__init__(model, layout)
         graph = model.files.graph
-        masked = len(graph.attention()) == layout.layers and POSITION_IDS in layout.input_dtypes
+        masked = len(graph.attention) == layout.layers and POSITION_IDS in layout.input_dtypes
         #: Sequences can share a run and still get the numbers that they would get alone.
         self.batches = layout.batch and masked and not graph.quantizes_activations
 

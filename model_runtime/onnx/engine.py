@@ -100,7 +100,7 @@ class OnnxEngine(Engine):
             template_fingerprint=tokenizer.template_fingerprint,
             model_fingerprint=fingerprint(files),
             capabilities=Capabilities(
-                attention_tap=len(files.graph.attention()) == layout.layers,
+                attention_tap=len(files.graph.attention) == layout.layers,
                 export_kv=True,
                 batched=batched,
                 abort_inside_pass=True,
@@ -111,6 +111,7 @@ class OnnxEngine(Engine):
             details={
                 "graph": files.graph_path.name,
                 "kv": str(layout.kv_dtype),
+                "logits": "as asked for" if model.chooses_rows else "of every position",
                 "threads": "all" if threads is None else str(threads),
             },
         )

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from model_runtime.core import FloatArray, Result
-from model_runtime.onnx.graph import tap_output
+from model_runtime.onnx.edits import tap_output
 from model_runtime.onnx.layout import LOGITS, DecoderLayout, FixedShape
 from model_runtime.onnx.runner import Item, ModelSession, Runner
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from model_runtime.errors import ModelFormatError
+from model_runtime.onnx.edits import OWN_INPUTS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -77,7 +78,7 @@ def read_layout(
     inputs: Sequence[TensorInfo], outputs: Sequence[TensorInfo], config: ModelConfig, name: str
 ) -> DecoderLayout:
     """Raises ModelFormatError saying which input or output of the graph `name` is missing or not understood."""
-    given = {tensor.name: tensor for tensor in inputs}
+    given = {tensor.name: tensor for tensor in inputs if tensor.name not in OWN_INPUTS}
     gives = {tensor.name: tensor for tensor in outputs}
     past = sorted((int(m[1]), m[2], key) for key in given if (m := _PAST.fullmatch(key)))
     layers = len(past) // 2

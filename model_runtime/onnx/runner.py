@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Generic
 import numpy as np
 
 from model_runtime.errors import Cancelled, LoadCancelled, LoadError, UnsupportedError
-from model_runtime.onnx.graph import TAP_END, TAP_START, with_taps
+from model_runtime.onnx.edits import LOGITS_START, TAP_END, TAP_START, edit
+from model_runtime.onnx.graph import map_file
 from model_runtime.onnx.layout import ATTENTION_MASK, INPUT_IDS, NUM_LOGITS, POSITION_IDS
 from model_runtime.onnx.session import create_session
 from model_runtime.passes import StateT
@@ -22,9 +23,13 @@ if TYPE_CHECKING:
 
     from model_runtime.core import AttentionTap, Cancellation, Result
     from model_runtime.onnx.files import ModelFiles
+    from model_runtime.onnx.graph import Node
     from model_runtime.onnx.layout import DecoderLayout
     from model_runtime.onnx.session import Session
     from model_runtime.passes import TokenArray
+
+# A graph that is edited is in memory some three times while it loads, so one with huge weights inside is left alone.
+_LARGEST_EDIT = 512 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +46,10 @@ class Item(Generic[StateT]):
 
 
 class ModelSession:
-    """The session over a model's graph, and its replacement by a tapped one the first time a tap is asked for.
+    """The session over a model's graph with a row choice, and its replacement by one with taps the first time that
+    attention is asked for (see `model_runtime.onnx.edits`).
 
-    A tapped graph runs a pass without a tap at the same cost, so that weights are never in memory twice for long.
+    Without a tap asked for, a pass on a tapped graph costs the same, so weights are never in memory twice for long.
     """
 
     def __init__(
@@ -59,35 +65,56 @@ class ModelSession:
         self._providers = tuple(providers)
         self._threads = threads
         self._allow_cpu_fallback = allow_cpu_fallback
+        self._head = _head_to_edit(files)
         self._tapped = False
-        self.session = self._create(cancellation, tapped=False)
+        self.session = self._create(cancellation, attention=())
 
     @property
-    def tapped(self) -> bool:
-        return self._tapped
+    def chooses_rows(self) -> bool:
+        """Whether logits are computed only of the positions that `feeds` asks for."""
+        return self._head is not None or NUM_LOGITS in self.files.graph.inputs
 
     def tap(self, cancellation: Cancellation | None) -> None:
         """Make sure that the session gives attention. Raises Cancelled, UnsupportedError."""
         if self._tapped:
             return
         try:
-            self.session = self._create(cancellation, tapped=True)
+            self.session = self._create(cancellation, attention=self.files.graph.attention)
         except LoadCancelled as error:
             raise Cancelled("cancelled while the graph was loaded with its attention tap") from error
         except LoadError as error:
             raise UnsupportedError(f"the graph cannot be loaded with an attention tap: {error}") from error
         self._tapped = True
 
-    def _create(self, cancellation: Cancellation | None, *, tapped: bool) -> Session:
-        attention = self.files.graph.attention()
+    def own_feeds(self, logits: int, tap_rows: tuple[int, int]) -> dict[str, NDArray[np.int64]]:
+        """The inputs that editing has added."""
+        feeds = {}
+        if self._head is not None:
+            feeds[LOGITS_START] = np.array([-max(logits, 1)])
+        if self._tapped:
+            feeds[TAP_START], feeds[TAP_END] = np.array([tap_rows[0]]), np.array([tap_rows[1]])
+        return feeds
+
+    def _create(self, cancellation: Cancellation | None, *, attention: Sequence[str]) -> Session:
+        def edited() -> bytes:
+            return edit(map_file(self.files.graph_path), head=self._head, attention=attention)
+
         return create_session(
             self.files,
             providers=self._providers,
             threads=self._threads,
             allow_cpu_fallback=self._allow_cpu_fallback,
             cancellation=cancellation,
-            edit=(lambda model: with_taps(model, attention)) if tapped else None,
+            graph=edited() if self._head is not None or attention else None,
         )
+
+
+def _head_to_edit(files: ModelFiles) -> Node | None:
+    """Where a row choice goes. Not in graphs that have one, nor in fixed-shape ones, whose every size is a promise."""
+    inputs = files.graph.inputs
+    fixed = None not in inputs.get(INPUT_IDS, ())
+    large = files.graph_path.stat().st_size > _LARGEST_EDIT
+    return None if fixed or large or NUM_LOGITS in inputs else files.graph.head
 
 
 class Runner(ABC, Generic[StateT]):
@@ -138,8 +165,7 @@ class Runner(ABC, Generic[StateT]):
             NUM_LOGITS: np.array(max(logits, 1)),
         }
         inputs = {name: wanted[name].astype(dtype) for name, dtype in self.layout.input_dtypes.items()}
-        if self.model.tapped:
-            inputs |= {TAP_START: np.array([tap_rows[0]]), TAP_END: np.array([tap_rows[1]])}
+        inputs |= self.model.own_feeds(logits, tap_rows)
         return {name: self.model.session.to_device(array) for name, array in inputs.items()}
 
 

@@ -11,7 +11,7 @@ from model_runtime.errors import EngineFailedError, EngineUnavailableError, Load
 from model_runtime.passes import raise_if_cancelled
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -91,9 +91,9 @@ def create_session(
     threads: int | None,
     allow_cpu_fallback: bool,
     cancellation: Cancellation | None,
-    edit: Callable[[bytes], bytes] | None = None,
+    graph: bytes | None = None,
 ) -> Session:
-    """A session over the model, or over what `edit` makes of the graph file's bytes; nothing is written to disk.
+    """A session over the model's graph file, or over `graph` in its place; nothing is written to disk.
 
     Raises EngineUnavailableError where a provider is not there or cannot take the model, ModelFormatError where the
     model is damaged, LoadCancelled, also from inside the load.
@@ -107,14 +107,12 @@ def create_session(
         options.intra_op_num_threads = threads
     if providers[0] != CPU and not allow_cpu_fallback:
         options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
-    source: str | bytes = str(files.graph_path)
-    if edit is not None:
-        source = edit(files.graph_path.read_bytes())
-        if files.external:
-            # A session made from bytes has no folder to look in, and a model hub's cache links to files elsewhere.
-            maps = [np.memmap(path, np.uint8, "r") for path in files.external]
-            sizes = [each.size for each in maps]
-            options.add_external_initializers_from_files_in_memory(list(files.graph.external), maps, sizes)
+    if graph is not None and files.external:
+        # A session made from bytes has no folder to look in, and a model hub's cache links to files elsewhere.
+        maps = [np.memmap(path, np.uint8, "r") for path in files.external]
+        sizes = [each.size for each in maps]
+        options.add_external_initializers_from_files_in_memory(list(files.graph.external), maps, sizes)
+    source = graph if graph is not None else str(files.graph_path)
     stop = cancellation.on_cancel(lambda: options.set_load_cancellation_flag(True)) if cancellation else _nothing
     try:
         # Without fallback: by default a provider that fails is replaced by the CPU, with a print.

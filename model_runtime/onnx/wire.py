@@ -21,24 +21,31 @@ class WireError(ValueError):
 
 def fields(message: memoryview) -> Iterator[tuple[int, Value]]:
     """(field number, value) of each field in order; nothing is copied. Raises WireError."""
+    return ((number, value) for number, value, _ in spans(message))
+
+
+def spans(message: memoryview) -> Iterator[tuple[int, Value, memoryview]]:
+    """As `fields`, with the bytes of the whole field."""
     at, end = 0, len(message)
     while at < end:
+        start = at
         key, at = _varint(message, at)
         number, kind = key >> 3, key & 7
+        value: Value
         if kind == 0:
             value, at = _varint(message, at)
-            yield number, value
-            continue
-        if kind == 2:
-            size, at = _varint(message, at)
-        elif kind in (1, 5):
-            size = 8 if kind == 1 else 4
         else:
-            raise WireError(f"field {number} has wire type {kind}")
-        if number == 0 or at + size > end:
-            raise WireError(f"field {number} of {size} bytes does not fit the {end - at} that are left")
-        yield number, message[at : at + size]
-        at += size
+            if kind == 2:
+                size, at = _varint(message, at)
+            elif kind in (1, 5):
+                size = 8 if kind == 1 else 4
+            else:
+                raise WireError(f"field {number} has wire type {kind}")
+            if number == 0 or at + size > end:
+                raise WireError(f"field {number} of {size} bytes does not fit the {end - at} that are left")
+            value = message[at : at + size]
+            at += size
+        yield number, value, message[start:at]
 
 
 def message(value: Value) -> memoryview:
@@ -64,7 +71,12 @@ def write_int(number: int, value: int) -> bytes:
 def write_bytes(number: int, value: bytes | str) -> bytes:
     """A field that holds a string or a message."""
     data = value.encode() if isinstance(value, str) else value
-    return _write_varint(number << 3 | 2) + _write_varint(len(data)) + data
+    return write_head(number, len(data)) + data
+
+
+def write_head(number: int, size: int) -> bytes:
+    """What comes before the `size` bytes of a string or a message."""
+    return _write_varint(number << 3 | 2) + _write_varint(size)
 
 
 def _varint(data: memoryview, at: int) -> tuple[int, int]:

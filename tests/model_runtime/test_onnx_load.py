@@ -49,7 +49,12 @@ def test_what_it_says_about_the_model(folder: Path) -> None:
     assert (info.engine, info.model, info.architecture) == ("onnxruntime", "tiny", "llama")
     assert (info.layers, info.heads, info.vocabulary_size, info.context_length) == (3, 4, 272, 160)
     assert info.hardware == "CPUExecutionProvider"
-    assert info.details == {"graph": "model.onnx", "kv": "float32", "threads": "1"}
+    assert info.details == {
+        "graph": "model.onnx",
+        "kv": "float32",
+        "logits": "as asked for",
+        "threads": "1",
+    }
     assert info.tokenizer_fingerprint == engine.tokenizer.fingerprint
     assert info.capabilities.chunk_length is None
     assert info.capabilities.attention_tap
@@ -61,6 +66,7 @@ def test_a_fixed_shape_graph_says_its_chunk(folder: Path) -> None:
         assert engine.info.capabilities.chunk_length == 12
         assert not engine.info.capabilities.batched
         assert engine.info.context_length == 160
+        assert engine.info.details["logits"] == "of every position"
 
 
 def test_context_and_sequences_as_asked(folder: Path) -> None:

@@ -44,6 +44,7 @@ def load(path: Path) -> OnnxEngine:
 
 def run(engine: OnnxEngine) -> tuple[np.ndarray, list[int]]:
     """The logits of a prompt, and what is said after it."""
+    assert engine.info.details["logits"] == "as asked for"
     sequence = engine.open()
     engine.forward([Chunk(sequence, SOME[:15], Logits.NONE)])
     [prompt] = engine.forward([Chunk(sequence, SOME[15:], Logits.ALL)])
