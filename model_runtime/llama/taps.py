@@ -61,8 +61,8 @@ class AttentionTapper:
         self._heads = heads
         self._by_key_cache = {f"cache_k_l{layer}".encode(): layer for layer in layers}
         self._by_weights = {f"kq_soft_max-{layer}".encode(): layer for layer in layers}
-        # All layers of a cache without windows use the same cells.
-        self._cells_from = f"cache_k_l{layers[0]}".encode()
+        # All layers of a cache without windows use the same cells; the first that is tapped must not be too late.
+        self._cells_from = f"cache_k_l{min(layers)}".encode()
         operations = library.operations
         self._store = operations["SET_ROWS"]
         self._flash = operations["FLASH_ATTN_EXT"]
@@ -101,10 +101,13 @@ class AttentionTapper:
                     self._note_cells(tensor.src[1].contents)
                 return not ask
             layer = self._layer_of(tensor)
-            if layer is None or not any(layer in request.layers for request in self._requests):
+            wanted = [request for request in self._requests if layer in request.layers and self._in_graph(request)]
+            if layer is None or not wanted:
                 return not ask
             if not ask:
-                self._read(tensor, layer)
+                self._check(tensor, layer)
+                for request in wanted:
+                    self._read(tensor, layer, request)
         except BaseException as error:
             self._error = error
             return not ask
@@ -116,26 +119,30 @@ class AttentionTapper:
         keys = tensor.src[1].contents
         return self._by_key_cache.get(keys.view_src.contents.name) if keys.view_src else None
 
+    def _in_graph(self, request: TapRequest) -> bool:
+        """Whether the graph that is running computes rows of the request."""
+        return request.first < len(self._cells) and request.first + request.rows > self._graph_start
+
     def _note_cells(self, indices: Tensor) -> None:
         # An input of the graph: its values are there before any node is computed.
         count = indices.ne[0]
         self._graph_start = len(self._cells)
         self._cells.frombytes(self._library.read(indices, 0, count * 8).tobytes())
 
-    def _read(self, tensor: Tensor, layer: int) -> None:
-        self._check(tensor, layer)
-        weights = self._from_weights if tensor.op == self._softmax else self._from_keys
-        for request in self._requests:
-            first = max(request.first, self._graph_start)
-            last = min(request.first + request.rows, len(self._cells))
-            if layer not in request.layers or first >= last:
-                continue
-            own = np.frombuffer(self._cells, dtype=np.int64)[request.chunk_start : last]
-            cells = np.concatenate((np.frombuffer(request.history, dtype=np.int64), own))
-            rows = slice(first - self._graph_start, last - self._graph_start)
-            seen = request.position + first - request.first + 1  # Keys that the first of these rows sees.
-            into = request.out[request.layers.index(layer), :, first - request.first : last - request.first]
-            into[..., : len(cells)] = weights(tensor, rows, cells, seen)
+    def _read(self, tensor: Tensor, layer: int, request: TapRequest) -> None:
+        first = max(request.first, self._graph_start)
+        last = min(request.first + request.rows, len(self._cells))
+        own = np.frombuffer(self._cells, dtype=np.int64)[request.chunk_start : last]
+        cells = np.concatenate((np.frombuffer(request.history, dtype=np.int64), own))
+        rows = slice(first - self._graph_start, last - self._graph_start)
+        if tensor.op == self._softmax:
+            weights = self._from_weights(tensor, rows, cells)
+        else:
+            weights = self._from_keys(tensor, rows, cells, seen=request.position + first - request.first + 1)
+        into = slice(first - request.first, last - request.first)
+        for index, asked in enumerate(request.layers):
+            if asked == layer:
+                request.out[index, :, into, : len(cells)] = weights
 
     def _check(self, tensor: Tensor, layer: int) -> None:
         """Raises UnsupportedError rather than give numbers that are not what the model attended to."""
@@ -157,6 +164,7 @@ class AttentionTapper:
             raise UnsupportedError(f"layer {layer} cannot be tapped: {problem}")
 
     def _from_keys(self, tensor: Tensor, rows: slice, cells: NDArray[np.int64], seen: int) -> FloatArray:
+        """`seen`: how many keys the first of the rows sees."""
         queries, keys = tensor.src[0].contents, tensor.src[1].contents
         scale = float(np.array(tensor.op_params[:1], dtype=np.int32).view(np.float32)[0])
         # Both are (head_dim, rows, heads) in ggml's order, last axis slowest: (heads, rows, head_dim) here.
@@ -172,8 +180,7 @@ class AttentionTapper:
         scores /= scores.sum(axis=-1, keepdims=True)
         return scores
 
-    def _from_weights(self, tensor: Tensor, rows: slice, cells: NDArray[np.int64], seen: int) -> FloatArray:
-        del seen  # The mask is in the weights already.
+    def _from_weights(self, tensor: Tensor, rows: slice, cells: NDArray[np.int64]) -> FloatArray:
         return self._strided(tensor, rows.start, rows.stop, np.float32)[:, :, cells]
 
     def _strided(self, tensor: Tensor, start: int, stop: int, kind: Any) -> NDArray[Any]:

@@ -35,7 +35,7 @@ def load(gguf_file: Callable[[Kind], Path]) -> Iterator[Callable[..., LlamaEngin
                 max_sequences=4,
                 threads=1,
                 flash_attention=flash,
-                tap_layers=(0, 2),
+                tap_layers=(2, 0),
             )
         return engines[kind, flash]
 
@@ -154,7 +154,7 @@ def test_an_imported_sequence_cannot_be_tapped(load: Callable[..., LlamaEngine])
 def test_what_was_not_declared_is_refused(load: Callable[..., LlamaEngine], gguf_file: Callable[[Kind], Path]) -> None:
     engine = load("llama", flash=True)
     sequence = engine.open()
-    with pytest.raises(UnsupportedError, match=r"loaded with tap_layers=\(0, 2\)"):
+    with pytest.raises(UnsupportedError, match=r"loaded with tap_layers=\(2, 0\)"):
         engine.forward([Chunk(sequence, [1], tap=AttentionTap((1,), 1))])
     assert engine.length(sequence) == 0
     engine.close(sequence)

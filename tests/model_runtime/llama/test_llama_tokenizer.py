@@ -6,7 +6,7 @@ import threading
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model_runtime.errors import BadInputError, BadTokenError, EngineFailedError
@@ -40,11 +40,13 @@ def text_of(tokenizer: Tokenizer, tokens: list[int]) -> bytes:
 TEXTS = st.text(max_size=60) | st.sampled_from(["", " ", "  hello", "the <|im_end|>", "é 東京 ✓ 👩‍🚀", "\0a\0", "</s>"])
 
 
+@settings(deadline=None, max_examples=60)
 @given(text=TEXTS)
 def test_any_text_comes_back_byte_for_byte(byte_level: Tokenizer, text: str) -> None:
     assert text_of(byte_level, byte_level.encode(text)) == text.encode()
 
 
+@settings(deadline=None, max_examples=60)
 @given(text=TEXTS)
 def test_sentencepiece_too(sentencepiece: Tokenizer, text: str) -> None:
     # `▁` is how these vocabularies write a space, so it cannot be told from one.
