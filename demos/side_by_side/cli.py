@@ -54,6 +54,7 @@ async def _main(options: Options) -> int:
     screen = make_screen(quiet=options.json)
     for line in hardware.lines():
         screen.say(line)
+    screen.legend()
     outcome = await run_demo(options, hardware, questions, screen)
     screen.results(outcome.trios)
     footnote = " · ".join(" ".join(line.split()) for line in hardware.lines())

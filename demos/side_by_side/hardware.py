@@ -76,16 +76,18 @@ class SlowerThanEmulated:
 
     def lines(self) -> list[str]:
         sides = (("device", self.device), ("cloud", self.cloud))
-        return [f"note: on the {side}'s side {said}" for side, said in sides if said is not None]
+        return [
+            f"note: this machine is slower than the emulated {side}: {said}" for side, said in sides if said is not None
+        ]
 
 
 def slower_than_emulated(engine: Engine, cloud_log: Path) -> SlowerThanEmulated:
     """From what the device's engine counted and the cloud process logged."""
     details = engine.info.details
     passes, worst = details.get("slower_passes"), details.get("worst_excess_ms")
-    device = f"{passes} passes took longer than emulated, by {worst} ms at most" if passes else None
+    device = f"{passes} passes took longer, by {worst} ms at most" if passes else None
     logged = cloud_log.read_text(encoding="utf-8", errors="replace")
-    cloud = "passes took longer than emulated" if "this machine is slower than the emulated" in logged else None
+    cloud = "some passes took longer" if "this machine is slower than the emulated" in logged else None
     return SlowerThanEmulated(device, cloud)
 
 

@@ -40,6 +40,8 @@ class Screen(Protocol):
 
     def say(self, text: str = "") -> None: ...
 
+    def legend(self) -> None: ...
+
     def question(self, number: int, total: int, question: Question) -> None: ...
 
     def answer(self, mode: Mode) -> AbstractContextManager[View]: ...
@@ -76,6 +78,9 @@ class PlainScreen:
 
     def say(self, text: str = "") -> None:
         self._console.print(text, markup=False, soft_wrap=True)
+
+    def legend(self) -> None:
+        """Sources are named in the text."""
 
     def question(self, number: int, total: int, question: Question) -> None:
         words = len(question.document.split())
@@ -119,6 +124,10 @@ class _PlainView:
 
 class LiveScreen(PlainScreen):
     """For a terminal with colours: one panel for each answer, growing as it streams."""
+
+    def legend(self) -> None:
+        names = {Source.CLOUD: "from the cloud", Source.DEVICE: "from the device"}
+        self._console.print(Text("   ").join(Text(f"■ {names[source]}", colour) for source, colour in COLOURS.items()))
 
     def question(self, number: int, total: int, question: Question) -> None:
         words = len(question.document.split())
@@ -202,6 +211,9 @@ class QuietScreen:
     def say(self, text: str = "") -> None:
         if text:
             self._console.print(text, markup=False, soft_wrap=True)
+
+    def legend(self) -> None:
+        """No text is shown."""
 
     def question(self, number: int, total: int, question: Question) -> None:
         self._question = f"question {number} of {total} ({question.kind})"

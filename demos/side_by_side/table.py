@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def results_table(trios: Sequence[Trio]) -> Table:
     """Fits 80 columns."""
     table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
-    table.add_column("", no_wrap=True)
+    table.add_column("question,\nprompt tokens", no_wrap=True)
     for heading in ("first\ntoken", "per\ntoken", "largest\ngap", "from\ncloud", "from\ndevice", "cloud\nbusy"):
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("correct", no_wrap=True)
