@@ -154,11 +154,14 @@ class _Guards:
         return text
 
     def split(self, text: str, guard: str) -> list[Segment]:
+        clean = text.replace(guard, "")
+        if len(clean) == len(text):
+            return [Segment(text, trusted=True)] if text else []
+        meant: list[tuple[int, int]] = []  # the template's special tokens in `clean`
         segments: list[Segment] = []
         trusted = ""
-        position = 0
-        specials = [match.span() for match in self._special.finditer(text)] if guard in text else []
-        for start, end in [*specials, (len(text), len(text))]:
+        position = removed = 0
+        for start, end in [*(match.span() for match in self._special.finditer(text)), (len(text), len(text))]:
             run = text[position:start]
             if guard in run:
                 segments += [Segment(trusted, trusted=True), Segment(run.replace(guard, ""), trusted=False)]
@@ -167,6 +170,10 @@ class _Guards:
                 trusted += run
             trusted += text[start:end]
             position = end
+            removed += run.count(guard)
+            meant.append((start - removed, end - removed))
+        if [match.span() for match in self._special.finditer(clean)] == meant[:-1]:
+            return [Segment(clean, trusted=True)]  # it only could have been: encoded in one go, as transformers does
         return [segment for segment in [*segments, Segment(trusted, trusted=True)] if segment.text]
 
 

@@ -75,7 +75,7 @@ def test_no_message_makes_a_special_token(name: str) -> None:
 
     expected = found(["harmless"] * 3)
 
-    @settings(deadline=None)
+    @settings(deadline=None, max_examples=50)
     @given(contents=st.lists(hostile, min_size=3, max_size=3))
     def check(contents: list[str]) -> None:
         assert found(contents) == expected
@@ -83,7 +83,7 @@ def test_no_message_makes_a_special_token(name: str) -> None:
     check()
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=50)
 @given(contents=st.lists(st.text(max_size=30), min_size=1, max_size=4))
 def test_contents_arrive_unchanged(contents: list[str]) -> None:
     template = ChatTemplate(None, bos="", eos="", specials=["<|im_start|>", "<|im_end|>"])
