@@ -148,11 +148,15 @@ class Context:
         written = self._api.llama_state_seq_get_data(self._handle, target, len(data), slot)
         return data[:written]
 
-    def restore(self, slot: int, data: memoryview) -> bool:
-        """Whether exported bytes could be put into an empty sequence; it stays empty where not."""
+    def restore(self, slot: int, data: memoryview) -> str:
+        """Put exported bytes into an empty sequence. Returns why that failed, with the sequence still empty; else
+        an empty text."""
         source = np.frombuffer(data, dtype=np.uint8)
         pointer = source.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))
-        return bool(self._api.llama_state_seq_set_data(self._handle, pointer, len(source), slot))
+        with collected_problems() as problems:
+            if self._api.llama_state_seq_set_data(self._handle, pointer, len(source), slot):
+                return ""
+        return "; ".join(problems) or "no reason given"
 
 
 class _Batch:

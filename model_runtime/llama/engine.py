@@ -17,6 +17,7 @@ from model_runtime.errors import (
     Cancelled,
     ContextOverflowError,
     EngineFailedError,
+    KVMismatchError,
     UnsupportedError,
 )
 from model_runtime.llama.context import Context, ContextSettings, Decoded
@@ -145,7 +146,7 @@ class LlamaEngine(Engine):
                     "parameters": str(model.parameters),
                     "threads": str(threads),
                     "gpu_layers": str(gpu_layers),
-                    "flash_attention": "on" if flash_attention else "off",
+                    "flash_attention": "where possible" if flash_attention else "off",
                     "kv_tokens": str(context.cells),
                     "tap_layers": ",".join(map(str, tap_layers)),
                     "llama.cpp": model.library.version,
@@ -209,9 +210,10 @@ class LlamaEngine(Engine):
         )
         self._require_length(tokens)
         slot = self._free_slots[0]
-        if tokens and not self._context.restore(slot, payload):
-            # The bytes are whole and of this model, so what was missing is room.
-            raise self._full(tokens)
+        if tokens and (problem := self._context.restore(slot, payload)):
+            if self._held() + tokens > self._context.cells:
+                raise self._full(tokens)
+            raise KVMismatchError(f"llama.cpp does not take this KV: {problem}")
         heapq.heappop(self._free_slots)
         return self._sequences.add(LlamaSequence(slot, tokens, None if tokens else self._no_cells()))
 
@@ -298,7 +300,7 @@ class LlamaEngine(Engine):
         # could not go back: be sure before, counting what forks share twice.
         if self._keeps_all_keys or new <= self._context.batch_limit:
             return
-        if sum(state.length for state in self._sequences) + new > self._context.cells:
+        if self._held() + new > self._context.cells:
             raise self._full(new)
 
     def _require_length(self, tokens: int) -> None:
@@ -307,11 +309,13 @@ class LlamaEngine(Engine):
                 f"the KV holds {tokens} tokens, more than this engine's context of {self.info.context_length}"
             )
 
+    def _held(self) -> int:
+        return sum(state.length for state in self._sequences)
+
     def _full(self, new: int) -> ContextOverflowError:
-        held = sum(state.length for state in self._sequences)
         return ContextOverflowError(
             f"{new} more tokens find no room: the KV cache of {self._context.cells} tokens is shared by all sequences, "
-            f"and they hold {held} (forks share). Close or truncate some, or load with a larger kv_tokens"
+            f"and they hold {self._held()} (forks share). Close or truncate some, or load with a larger kv_tokens"
         )
 
     def _no_cells(self) -> array[int] | None:

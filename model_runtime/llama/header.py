@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 from model_runtime.errors import ModelFormatError, ModelNotFoundError
@@ -27,7 +28,7 @@ def check_file(library: Library, path: Path) -> None:
         raise ModelFormatError(f"{path} is not a GGUF file: it begins with {magic!r}, not {_MAGIC!r}")
     ggml = library.ggml
     with collected_problems() as problems:
-        header = ggml.gguf_init_from_file(str(path).encode(), GgufParameters(no_alloc=True))
+        header = ggml.gguf_init_from_file(os.fsencode(path), GgufParameters(no_alloc=True))
     if not header:
         raise ModelFormatError(f"{path} is damaged: {'; '.join(problems) or 'its header cannot be read'}")
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
+import os
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from model_runtime.core import Cancellation
 
 _SHARD = re.compile(r"(.*)-\d{5}-of-(\d{5})\.gguf")
-_SAMPLES, _SAMPLE_BYTES = 64, 4096
+_WHOLE_FILE, _HEAD, _SAMPLES, _SAMPLE = 16 << 20, 1 << 20, 256, 16 << 10
 
 
 class Model:
@@ -69,7 +70,7 @@ class Model:
         callback = api.llama_progress_callback(watch.on_progress)  # Must stay alive until the load returns.
         parameters.progress_callback = callback
         with collected_problems() as problems:
-            handle = api.llama_model_load_from_file(str(path).encode(), parameters)
+            handle = api.llama_model_load_from_file(os.fsencode(path), parameters)
         if watch.error is not None:
             if handle:
                 api.llama_model_free(handle)
@@ -135,17 +136,20 @@ class Model:
         return int(self.library.api.llama_model_n_params(self.handle))
 
     def fingerprint(self) -> str:
-        """Of weights and shape, cheap for any size: a digest over each file's size, its first 64 KiB (metadata) and
-        64 samples of 4 KiB spread evenly over the rest. Two conversions of the same weights differ."""
+        """Of weights and shape: a digest over each file's size and content; of files above 16 MiB the first MiB
+        (metadata) and 256 blocks of 16 KiB spread evenly. Two conversions of the same weights differ."""
         digest = hashlib.sha256(b"pd gguf 1\0")
         for path in _shards(self.path):
             size = path.stat().st_size
             digest.update(size.to_bytes(8, "little"))
             with path.open("rb") as file:
-                digest.update(file.read(65_536))
+                if size <= _WHOLE_FILE:
+                    digest.update(file.read())
+                    continue
+                digest.update(file.read(_HEAD))
                 for sample in range(_SAMPLES):
-                    file.seek(max(0, size - _SAMPLE_BYTES) * sample // (_SAMPLES - 1))
-                    digest.update(file.read(_SAMPLE_BYTES))
+                    file.seek((size - _SAMPLE) * sample // (_SAMPLES - 1))
+                    digest.update(file.read(_SAMPLE))
         return digest.hexdigest()
 
     def _refusal(self) -> str:
