@@ -105,6 +105,49 @@ def test_weights_in_8_bits(folder: Path) -> None:
     assert correlation > 0.98
 
 
+def test_weights_in_4_bits(folder: Path) -> None:
+    model = onnx.load(str(folder / "plain.onnx"))
+    rounded = onnx.load(str(folder / "plain.onnx"))
+    values = _pack_weights(model.graph)
+    for tensor in rounded.graph.initializer:
+        if tensor.name in values:
+            tensor.CopyFrom(numpy_helper.from_array(values[tensor.name], tensor.name))
+    model.opset_import.append(helper.make_opsetid("com.microsoft", 1))
+    onnx.save(model, str(folder / "model_q4.onnx"))
+    onnx.save(rounded, str(folder / "rounded.onnx"))
+    with load(folder / "rounded.onnx") as full, load(folder / "model_q4.onnx") as engine:
+        expected, said = run(full)
+        logits, same = run(engine)
+        assert engine.info.capabilities.batched
+        assert engine.info.capabilities.attention_tap
+    np.testing.assert_allclose(logits, expected, atol=1e-3)
+    assert same == said
+
+
+def _pack_weights(graph: onnx.GraphProto, block: int = 16) -> dict[str, np.ndarray]:
+    """Every product with a constant becomes MatMulNBits: 4 bits for a weight and a scale for each block of 16.
+    Returns the constants that this rounding leaves."""
+    rounded = {}
+    constants = {tensor.name: tensor for tensor in graph.initializer}
+    for node in graph.node:
+        if node.op_type != "MatMul" or node.input[1] not in constants:
+            continue
+        weights = numpy_helper.to_array(constants[node.input[1]]).T
+        outputs, inputs = weights.shape
+        blocks = weights.reshape(outputs, inputs // block, block)
+        scales = np.abs(blocks).max(axis=2, keepdims=True) / 7
+        levels = (np.clip(np.round(blocks / scales), -8, 7) + 8).astype(np.uint8)
+        rounded[node.input[1]] = ((levels.astype(np.float32) - 8) * scales).reshape(outputs, inputs).T
+        packed = levels[..., 0::2] | levels[..., 1::2] << 4
+        name = node.output[0]
+        graph.initializer.append(numpy_helper.from_array(packed, f"{name}.packed"))
+        graph.initializer.append(numpy_helper.from_array(scales.astype(np.float32).ravel(), f"{name}.scales"))
+        inputs_now = [node.input[0], f"{name}.packed", f"{name}.scales"]
+        shape = {"K": inputs, "N": outputs, "bits": 4, "block_size": block}
+        node.CopyFrom(helper.make_node("MatMulNBits", inputs_now, [name], domain="com.microsoft", **shape))
+    return rounded
+
+
 def test_a_graph_that_computes_only_the_logits_asked_for(folder: Path) -> None:
     model = onnx.load(str(folder / "plain.onnx"))
     graph = model.graph
