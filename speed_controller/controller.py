@@ -35,6 +35,7 @@ class SpeedController:
         self._last_shown = submitted
         self._previous: float | None = None  # the gap before the last shown token
         self._gap = settings.pace  # the gap after it, as decided now
+        self._due: float | None = None  # hence when the next token in hand is due
         self._ready_at: float | None = None
         self._device_leads = False
         self._device_tpot: float | None = None
@@ -98,16 +99,15 @@ class SpeedController:
         """How many tokens to show now; they count as shown from here on."""
         self._advance(now)
         count = 0
-        while (at := self._due_at()) is not None and at <= now:
+        while self._due is not None and self._due <= now:
             count += 1
-            self._show(at)
+            self._show(self._due)
         return count
 
     def next_due(self) -> float | None:
         """When `due` will be above 0 if nothing else happens; None: not before an event. Absolute, never older than
         the latest event, and exact: `due(next_due())` shows a token."""
-        at = self._due_at()
-        return None if at is None else max(at, self._now)
+        return None if self._due is None else max(self._due, self._now)
 
     def extension(self, now: float) -> int:
         """How many more tokens to ask the cloud for now; 0: none, or not yet.
@@ -148,38 +148,51 @@ class SpeedController:
             raise TimeWentBackError(now, self._now)
         self._now = now
 
-    def _due_at(self) -> float | None:
-        """When the next token should be shown; in the past where the driver woke late."""
-        if self.buffered == 0:
-            return None
-        at_once = self._settings.mode == "off" or (self._finished and self._settings.finish == "flush")
-        if self._shown == 0 or at_once:
-            return self._head_arrival
-        return max(self._last_shown + self._gap, self._head_arrival)
-
-    def _show(self, at: float) -> None:
-        """One token, due at `at`, is shown now."""
+    def _show(self, due: float) -> None:
+        """The token that was due at `due` is shown now."""
+        if self._shown > 0:
+            gap = due - self._last_shown
+            # A wait for a token that came late is no pace: after a stall the pace goes on from where it was.
+            waited = due <= self._head_arrival
+            steady = max(self._gap, (self._previous or self._gap) * (1 + self._settings.max_change))
+            self._previous = min(gap, steady) if waited else gap
         # A driver that woke late keeps the average pace, but from half a gap on it starts afresh: the next tokens would
         # come in a burst otherwise.
-        at = at if self._now - at <= self._gap / 2 else self._now
-        if self._shown > 0:
-            # A token that came a little late makes the pace slower; a stall does not.
-            limit = (self._previous or self._gap) * (1 + self._settings.max_change)
-            self._previous = max(self._gap, min(at - self._last_shown, limit))
+        self._last_shown = due if self._now - due <= self._gap / 2 else self._now
         self._shown += 1
-        self._last_shown = at
-        self._decide()
+        self._gap, self._due = self._next_gap(), None
+        if self.buffered > 0:
+            self._due = max(self._last_shown + self._gap, self._last_shown if self._at_once else self._head_arrival)
 
     def _decide(self) -> None:
-        """Choose the gap before the next token."""
+        """After an event: choose anew when the next token is due."""
+        if self._due is not None and self._due <= self._now:
+            return  # it is, and the driver is about to show it
+        self._gap = self._next_gap()
+        if self.buffered > 0:
+            planned = self._now if self._at_once else self._last_shown + self._gap
+            self._due = max(planned, self._now)
+
+    @property
+    def _at_once(self) -> bool:
+        settings = self._settings
+        return self._shown == 0 or settings.mode == "off" or (self._finished and settings.finish == "flush")
+
+    def _next_gap(self) -> float:
         settings, previous = self._settings, self._previous
-        if settings.mode != "smooth" or self._shown == 0:
-            self._gap = settings.pace
-        elif self._finished:
-            slower = min(self._gap, settings.pace)
-            self._gap = slower if previous is None else max(slower, previous * (1 - settings.max_change))
-        else:
-            self._gap = next_gap(self._outlook(), settings, previous)
+        if settings.mode == "off":
+            return 0.0
+        if settings.mode == "fixed" or self._shown == 0:
+            return settings.pace
+        if not self._finished:
+            return next_gap(self._outlook(), settings, previous)
+        if settings.finish == "flush":
+            return 0.0
+        return (
+            settings.pace
+            if previous is None
+            else max(min(previous, settings.pace), previous * (1 - settings.max_change))
+        )
 
     def _outlook(self) -> Outlook:
         usual = self._previous or self._settings.pace

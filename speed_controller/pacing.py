@@ -41,8 +41,11 @@ def next_gap(outlook: Outlook, settings: PaceSettings, previous: float | None) -
 def _wanted(outlook: Outlook, coming: Sequence[Milestone], settings: PaceSettings, previous: float | None) -> float:
     needed = max((_just_reaches(outlook, token, settings) for token in coming), default=0.0)
     safe = max((_reaches_with_spare(outlook, token, settings) for token in coming), default=0.0)
-    # Spare time may also keep a slower pace going for a while; it never makes the pace slower than that.
-    affordable = max(settings.pace, COST_OF_SPARE * needed, previous or 0.0)
+    # Spare time alone takes the pace neither past `pace_max` nor, beyond that cost, past where it was.
+    dear = COST_OF_SPARE * needed
+    if needed <= settings.pace_max:
+        dear = min(dear, settings.pace_max)
+    affordable = max(settings.pace, dear, previous or 0.0)
     return max(_fastest(outlook, settings), needed, min(safe, affordable))
 
 

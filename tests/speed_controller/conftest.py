@@ -63,7 +63,7 @@ class Driver:
         return count
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def driver() -> Callable[..., Driver]:
     """Makes a driver for pace settings."""
     return lambda **settings: Driver(PaceSettings(**settings))

@@ -5,7 +5,7 @@ import math
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from speed_controller.clairvoyant import clairvoyant, smallest_largest_gap
@@ -13,6 +13,7 @@ from speed_controller.clairvoyant import clairvoyant, smallest_largest_gap
 instants = st.lists(st.integers(0, 8), min_size=2, max_size=5).map(sorted)
 arrival_times = st.lists(st.floats(0, 100), min_size=1, max_size=40).map(sorted)
 paces = st.floats(0, 2)
+untimed = settings(deadline=None, max_examples=60)
 
 
 def every_schedule(arrivals: list[int], end: int) -> list[tuple[int, ...]]:
@@ -25,6 +26,7 @@ def every_schedule(arrivals: list[int], end: int) -> list[tuple[int, ...]]:
     ]
 
 
+@untimed
 @given(arrivals=instants)
 def test_no_schedule_has_a_smaller_largest_gap(arrivals: list[int]) -> None:
     best = min(max(b - a for a, b in pairwise(times)) for times in every_schedule(arrivals, arrivals[-1] + 2))
@@ -33,6 +35,7 @@ def test_no_schedule_has_a_smaller_largest_gap(arrivals: list[int]) -> None:
     assert best == math.ceil(smallest_largest_gap(arrivals) - 1e-9)
 
 
+@untimed
 @given(arrivals=instants, pace=st.integers(0, 4))
 def test_no_schedule_with_such_gaps_that_keeps_to_the_pace_ends_earlier(arrivals: list[int], pace: int) -> None:
     schedules = [
@@ -44,6 +47,7 @@ def test_no_schedule_with_such_gaps_that_keeps_to_the_pace_ends_earlier(arrivals
     assert min(times[-1] for times in schedules) >= clairvoyant(arrivals, pace)[-1] - 1e-9
 
 
+@untimed
 @given(arrivals=arrival_times, pace=paces)
 def test_the_schedule_is_possible_and_reaches_the_optimum(arrivals: list[float], pace: float) -> None:
     times = clairvoyant(arrivals, pace)
