@@ -67,6 +67,8 @@ def find_model(path: Path) -> ModelFiles:
     for needed in files.external:
         if not needed.is_file():
             raise ModelNotFoundError(f"{needed} is not there: {graph_path.name} keeps weights in it, so put it beside")
+        if not needed.stat().st_size:
+            raise ModelFormatError(f"{needed} is empty: download or export it again")
     return files
 
 

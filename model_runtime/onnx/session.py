@@ -40,10 +40,6 @@ class Session:
         outputs: Sequence[Any] = self._session.get_outputs()
         return outputs
 
-    @property
-    def providers(self) -> tuple[str, ...]:
-        return tuple(self._session.get_providers())
-
     def to_device(self, array: NDArray[Any]) -> ort.OrtValue:
         """On the CPU the array's own memory is used, which must not change while the value is in use."""
         return ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array), self._device)
@@ -71,7 +67,11 @@ class Session:
         options.log_severity_level = _FATAL_ONLY
         # No capture of GPU graphs, as shapes change with every pass; unset, each run would look for it in vain.
         options.add_run_config_entry("gpu_graph_id", "-1")
-        forget = cancellation.on_cancel(lambda: setattr(options, "terminate", True)) if cancellation else _nothing
+        forget = (
+            cancellation.on_cancel(lambda: setattr(options, "terminate", True))
+            if cancellation is not None
+            else _nothing
+        )
         try:
             self._session.run_with_iobinding(binding, options)
         # ONNX Runtime's exceptions have no base of their own.
@@ -107,13 +107,14 @@ def create_session(
         options.intra_op_num_threads = threads
     if providers[0] != CPU and not allow_cpu_fallback:
         options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
-    if graph is not None and files.external:
-        # A session made from bytes has no folder to look in, and a model hub's cache links to files elsewhere.
-        maps = [np.memmap(path, np.uint8, "r") for path in files.external]
-        sizes = [each.size for each in maps]
-        options.add_external_initializers_from_files_in_memory(list(files.graph.external), maps, sizes)
+    # Held until the session is made.
+    maps = _add_external(options, files) if graph is not None else []
     source = graph if graph is not None else str(files.graph_path)
-    stop = cancellation.on_cancel(lambda: options.set_load_cancellation_flag(True)) if cancellation else _nothing
+    stop = (
+        cancellation.on_cancel(lambda: options.set_load_cancellation_flag(True))
+        if cancellation is not None
+        else _nothing
+    )
     try:
         # Without fallback: by default a provider that fails is replaced by the CPU, with a print.
         session = ort.InferenceSession(source, options, providers=list(providers), enable_fallback=0)
@@ -128,6 +129,7 @@ def create_session(
         raise ModelFormatError(f"{files.graph_path} cannot be loaded. ONNX Runtime: {error}") from error
     finally:
         stop()
+        del maps
     # It would keep the whole file in memory for a fallback that is switched off.
     session._model_bytes = None
     running = session.get_providers()
@@ -136,6 +138,20 @@ def create_session(
             f"{', '.join(missing)} did not start for {files.graph_path}; what started: {', '.join(running)}"
         )
     return Session(session, _device_of(session))
+
+
+def _add_external(options: ort.SessionOptions, files: ModelFiles) -> list[NDArray[np.uint8]]:
+    """Tell a session that is made from bytes where the weights are that lie in other files. It reads what is returned
+    without holding it."""
+    folder = files.graph_path.parent.resolve()
+    if all(path.resolve().is_relative_to(folder) for path in files.external):
+        options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder))
+        return []
+    # ONNX Runtime follows no link out of that folder, and a model hub's cache consists of such links.
+    maps: list[NDArray[np.uint8]] = [np.memmap(path, np.uint8, "r") for path in files.external]
+    sizes = [each.size for each in maps]
+    options.add_external_initializers_from_files_in_memory(list(files.graph.external), maps, sizes)
+    return maps
 
 
 def _check_providers(providers: Sequence[str], *, allow_cpu_fallback: bool) -> None:

@@ -101,14 +101,19 @@ def test_where_hubs_put_the_graph(folder: Path, place: str, given: str) -> None:
         assert engine.info.model == "tiny"
 
 
-def test_a_hub_cache_of_links_loads_with_taps_and_stays_untouched(folder: Path, tmp_path: Path) -> None:
-    """The cache of huggingface_hub: files by hash in one folder, links to them in another."""
-    blobs, snapshot = tmp_path / "blobs", tmp_path / "snapshots" / "main"
+def hub_cache(folder: Path, root: Path) -> Path:
+    """As huggingface_hub keeps it: files by hash in one folder, links to them in another."""
+    blobs, snapshot = root / "blobs", root / "snapshots" / "main"
     blobs.mkdir()
     snapshot.mkdir(parents=True)
     for number, file in enumerate(sorted(folder.iterdir())):
         file.rename(blobs / str(number))
         (snapshot / file.name).symlink_to(f"../../blobs/{number}")
+    return snapshot
+
+
+def test_a_hub_cache_of_links_loads_with_taps_and_stays_untouched(folder: Path, tmp_path: Path) -> None:
+    snapshot = hub_cache(folder, tmp_path)
     before = sorted(tmp_path.rglob("*"))
     with load(snapshot) as engine:
         [result] = engine.forward([Chunk(engine.open(), [1, 2, 3], tap=AttentionTap((1,), 2))])
@@ -147,11 +152,13 @@ def test_a_graph_cut_short(folder: Path, share: float) -> None:
         load(folder)
 
 
-def test_weights_cut_short(folder: Path) -> None:
-    data = (folder / "model.safetensors").read_bytes()
-    (folder / "model.safetensors").write_bytes(data[: len(data) // 2])
-    with pytest.raises(ModelFormatError, match=r"model\.onnx cannot be loaded"):
-        load(folder)
+@pytest.mark.parametrize("share", [0.0, 0.5, 0.99])
+@pytest.mark.parametrize("linked", [False, True], ids=["beside", "linked"])
+def test_weights_cut_short(folder: Path, tmp_path: Path, share: float, linked: bool) -> None:
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[: int(weights.stat().st_size * share)])
+    with pytest.raises(ModelFormatError, match=r"model\.(onnx|safetensors) (cannot be loaded|is empty)"):
+        load(hub_cache(folder, tmp_path) if linked else folder)
 
 
 @pytest.mark.parametrize(
