@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from fastapi import FastAPI
 from pydantic.fields import FieldInfo
 
 from cloud_service.app import create_app
@@ -76,12 +77,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         _complain(f"cannot listen on {settings.host} port {settings.port}: {error.strerror or error}")
         return ExitCode.CANNOT_LISTEN
-    service: Service = app.state.service
     with listener:
-        return asyncio.run(_serve(CloudServer(app, service, settings), service, listener, as_json=given.json))
+        return asyncio.run(_serve(app, settings, listener, as_json=given.json))
 
 
-async def _serve(server: CloudServer, service: Service, listener: socket.socket, *, as_json: bool) -> ExitCode:
+async def _serve(app: FastAPI, settings: Settings, listener: socket.socket, *, as_json: bool) -> ExitCode:
+    service: Service = app.state.service
+    server = CloudServer(app, service, settings)
     serving = asyncio.create_task(server.serve(sockets=[listener]))
     settled = asyncio.create_task(service.settled.wait())
     await asyncio.wait({serving, settled}, return_when=asyncio.FIRST_COMPLETED)

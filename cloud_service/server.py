@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 from collections.abc import Callable
@@ -56,7 +57,8 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 class CloudServer(uvicorn.Server):
-    """Serves the app of one Service. A first SIGTERM or SIGINT drains, a second one ends the process at once."""
+    """Serves the app of one Service, on the event loop that it is made on. A first SIGTERM or SIGINT drains; a
+    second one does not wait for what runs."""
 
     def __init__(self, app: Any, service: Service, settings: Settings) -> None:
         super().__init__(
@@ -73,11 +75,13 @@ class CloudServer(uvicorn.Server):
             )
         )
         self._service = service
+        self._loop = asyncio.get_running_loop()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Unlike uvicorn's, does not raise the signal again at the end: a drained service has ended well."""
         if self.should_exit:
             self.force_exit = True
+            self._loop.call_soon_threadsafe(self._service.hurry)
         self.should_exit = True
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 from cloud_service.auth import KeyRing
 from cloud_service.desk import Bounds, Desk
@@ -87,6 +87,7 @@ class Service:
         self._loading: asyncio.Task[None] | None = None
         self._runner: Runner | None = None
         self._drained = False
+        self._hurry = asyncio.Event()
 
     # --- phase 1: start -----------------------------------------------------------------------------------------
 
@@ -149,6 +150,10 @@ class Service:
 
     # --- phase 3: drain -----------------------------------------------------------------------------------------
 
+    def hurry(self) -> None:
+        """Let a drain under way wait no longer for what runs."""
+        self._hurry.set()
+
     async def drain(self) -> None:
         """Go away in good order, within the grace that is set and CLOSE_TIMEOUT. Harmless a second time."""
         if self._drained:
@@ -163,7 +168,11 @@ class Service:
         # 2. What runs may finish, within the grace.
         if self._runner is not None:
             idle = asyncio.wrap_future(self._runner.drain())
-            await asyncio.wait([idle], timeout=self.settings.drain_ms / 1000)
+            hurried = asyncio.create_task(self._hurry.wait())
+            ends: list[asyncio.Future[Any]] = [idle, hurried]
+            grace = self.settings.drain_ms / 1000
+            await asyncio.wait(ends, timeout=grace, return_when=asyncio.FIRST_COMPLETED)
+            hurried.cancel()
             # 3. What is left ends in an error that says to go elsewhere, and the engine is freed.
             await asyncio.to_thread(self._runner.close, CLOSE_TIMEOUT)
         if not isinstance(self.state, Broken):

@@ -13,7 +13,7 @@ from cloud_service.auth import Caller
 from cloud_service.desk import Desk
 from cloud_service.server import abort_of
 from cloud_service.service import Service, Serving
-from cloud_service.sessions.handshake import shake_hands
+from cloud_service.sessions.handshake import RefusedError, shake_hands
 from cloud_service.sessions.link import ClientGoneError, Closing, Link
 from cloud_service.sessions.session import Session
 from wire_protocol.close_codes import CloseCode
@@ -53,9 +53,9 @@ async def _converse(link: Link, service: Service, desk: Desk, caller: Caller, na
     facts = {"connection": name, "caller": caller.name}
     try:
         agreement = await shake_hands(link, desk, service.settings)
-    except Closing as closing:
-        logger.info("connection refused", extra={**facts, "code": closing.code.name})
-        await link.close(closing)
+    except RefusedError as refused:
+        logger.info("connection refused", extra={**facts, "code": str(refused)})
+        await link.close(refused.closing)
         return
     except ClientGoneError:
         await link.discard()

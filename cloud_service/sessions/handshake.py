@@ -31,8 +31,16 @@ class Agreement:
     travel: Literal["ids", "text"]
 
 
+class RefusedError(Exception):
+    """The connection is to be closed, and how."""
+
+    def __init__(self, closing: Closing) -> None:
+        super().__init__(closing.code.name)
+        self.closing = closing
+
+
 async def shake_hands(link: Link, desk: Desk, settings: Settings) -> Agreement:
-    """Wait for `hello` and answer it. Raises Closing for what cannot be answered, ClientGoneError."""
+    """Wait for `hello` and answer it. Raises RefusedError, ClientGoneError."""
     try:
         async with asyncio.timeout(settings.hello_timeout_ms / 1000):
             hello = await link.receive()
@@ -72,5 +80,5 @@ async def shake_hands(link: Link, desk: Desk, settings: Settings) -> Agreement:
     return Agreement(hello.client, travel)
 
 
-def _refusal(code: CloseCode, kind: Literal["bad_message", "version", "model"], message: str) -> Closing:
-    return Closing(code, Error("", kind, message))
+def _refusal(code: CloseCode, kind: Literal["bad_message", "version", "model"], message: str) -> RefusedError:
+    return RefusedError(Closing(code, Error("", kind, message)))

@@ -19,7 +19,7 @@ FLUSH_TIMEOUT = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class Closing(Exception):  # noqa: N818 - a decision, raised where it is found
+class Closing:
     """Why this side closes the connection, and what it says before."""
 
     code: CloseCode

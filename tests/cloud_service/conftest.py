@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import http.client
+import signal
 import socket
 import threading
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed
 
 from cloud_service.app import create_app
 from cloud_service.metrics import Occupancy
@@ -48,16 +49,22 @@ class Running:
     async def emptied(self) -> None:
         """Wait until nothing is left in the engine: no generation and no open sequence."""
         runner = self.service.state.desk.runner
-        async with asyncio.timeout(5):
-            while runner.occupancy() != Occupancy():
-                await asyncio.sleep(0.005)
+        await until(lambda: runner.occupancy() == Occupancy())
         sequences = [self.engine.open() for _ in range(self.engine.info.max_sequences)]
         for sequence in sequences:
             self.engine.close(sequence)
 
     def terminate(self) -> None:
         """What SIGTERM does."""
-        self.loop.call_soon_threadsafe(setattr, self.server, "should_exit", True)
+        with contextlib.suppress(RuntimeError):  # the loop is closed: it has ended already
+            self.loop.call_soon_threadsafe(self.server.handle_exit, signal.SIGTERM, None)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait for something that nobody announces, at most 5 s."""
+    async with asyncio.timeout(5):
+        while not condition():  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
 
 
 class Device:
@@ -96,16 +103,33 @@ class Device:
             assert getattr(messages[-1], "id", name) == name
         return messages
 
+    async def until_closed(self) -> tuple[list[CloudMessage], int | None]:
+        """All that is still said, and the close code; None where the connection was lost without one."""
+        messages: list[CloudMessage] = []
+        try:
+            while True:
+                messages.append(await self.receive())
+        except ConnectionClosed as closed:
+            return messages, None if closed.rcvd is None else closed.rcvd.code
+
 
 @contextlib.asynccontextmanager
 async def _device(
     running: Running, *, subprotocol: str = "pd.v1", text: bool = False, hello: bool = True, **options: Any
 ) -> Any:
+    # The library reads the answer to its close frame only once it has room for the messages that came before.
+    options = {"close_timeout": 0.2, **options}
     async with connect(running.ws_url, subprotocols=[subprotocol], **options) as socket:  # type: ignore[list-item]
         device = Device(socket)
         if hello:
             await device.hello(None if text else running.engine)
         yield device
+
+
+@pytest.fixture(name="until")
+def until_condition() -> Callable[[Callable[[], bool]], Any]:
+    """`await until(condition)`: at most 5 s."""
+    return until
 
 
 @pytest.fixture
@@ -115,17 +139,14 @@ def device() -> Callable[..., Any]:
 
 
 def _http(running: Running, path: str, body: bytes | None = None, **headers: str) -> tuple[int, str]:
-    request = urllib.request.Request(running.url + path, data=body, headers=headers)
-    try:
-        with urllib.request.urlopen(request, timeout=5) as response:
-            return response.status, response.read().decode()
-    except urllib.error.HTTPError as error:
-        with error:
-            return error.code, error.read().decode()
+    with contextlib.closing(http.client.HTTPConnection(running.host, running.port, timeout=5)) as connection:
+        connection.request("GET" if body is None else "POST", path, body, headers)
+        response = connection.getresponse()
+        return response.status, response.read().decode()
 
 
-@pytest.fixture
-def http() -> Callable[..., tuple[int, str]]:
+@pytest.fixture(name="http")
+def http_request() -> Callable[..., tuple[int, str]]:
     """`http(running, path, body, header=…)`: the status and the body of a plain request."""
     return _http
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 import socket
@@ -19,6 +20,15 @@ from cloud_service.cli import ExitCode, main
 from cloud_service.settings import SECRET_FIELDS, Settings
 
 MODEL = Path(__file__).parents[2] / "demos/models/device/model.onnx"
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_before():
+    """`main` sets up the process's logging, which is this process's here."""
+    root = logging.getLogger()
+    before = root.handlers[:], root.level
+    yield
+    root.handlers[:], root.level = before
 
 
 @contextmanager
@@ -50,7 +60,7 @@ def test_help_explains_every_setting_and_how_to_start(capsys):
     [
         ([], "model: Field required"),
         (["--model", "m", "--port", "x"], "port: Input should be a valid integer"),
-        (["--model", "m", "--host", "0.0.0.0"], "no keys are configured"),
+        (["--model", "m", "--host", "192.168.0.1"], "no keys are configured"),
         (["--model", "m", "--config", "/nowhere.toml"], "no configuration file at /nowhere.toml"),
     ],
 )

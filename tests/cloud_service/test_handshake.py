@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import http.client
-
 import pytest
 from websockets.asyncio.client import connect
-from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.exceptions import InvalidStatus
 
-from model_runtime.testing import ScriptedTokenizer, ScriptedEngine
+from model_runtime.testing import ScriptedEngine, ScriptedTokenizer
 from wire_protocol.close_codes import CloseCode
 from wire_protocol.messages import Error, Generate, Hello, Welcome
 
@@ -16,12 +14,10 @@ KEY = "correct-horse-battery"
 
 
 async def closing(device) -> tuple[Error, int]:
-    """The last error and the close code."""
-    error = await device.receive()
+    """The only thing that is still said, an error, and the close code."""
+    [error], code = await device.until_closed()
     assert isinstance(error, Error)
-    with pytest.raises(ConnectionClosed) as closed:
-        await device.receive()
-    return error, closed.value.rcvd.code
+    return error, code
 
 
 async def test_welcome_says_what_is_served_and_within_which_limits(serve, device):
@@ -121,9 +117,6 @@ async def test_a_right_key_opens(serve, device):
         assert (await one.until_terminal("g1"))[-1].reason == "grant"
 
 
-async def test_a_request_that_is_no_upgrade_gets_an_answer(serve):
+async def test_a_request_that_is_no_upgrade_gets_an_answer(serve, http):
     running = serve()
-    connection = http.client.HTTPConnection(running.host, running.port, timeout=5)
-    connection.request("GET", "/v1/pd")
-    assert connection.getresponse().status == 404
-    connection.close()
+    assert http(running, "/v1/pd")[0] == 404

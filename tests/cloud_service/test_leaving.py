@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import socket
 import time
 
 import pytest
 from websockets.asyncio.client import connect
-from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.exceptions import InvalidStatus
 
 from model_runtime.testing import Faults, ScriptedEngine
 from wire_protocol.close_codes import CloseCode
@@ -24,20 +23,10 @@ def slow_engine(**options: object) -> ScriptedEngine:
     return talkative(delay=lambda chunks: 0.005, **options)
 
 
-async def everything(device) -> tuple[list, int]:
-    """All that is still said, and the close code."""
-    messages = []
-    with pytest.raises(ConnectionClosed) as closed:
-        while True:
-            messages.append(await device.receive())
-    return messages, closed.value.rcvd.code
-
-
 @pytest.mark.parametrize("how", ["close", "vanish"])
 async def test_what_a_client_leaves_behind_is_freed(serve, device, how):
     running = serve(slow_engine(max_sequences=2), queue_depth=2)
-    # The client library reads the answer to its close frame only once it has room for the messages before it.
-    async with device(running, close_timeout=0.2) as one:
+    async with device(running) as one:
         for number in range(4):
             await one.send(Generate(f"g{number}", 4000, prompt=(1, 2)))
         while not isinstance(await one.receive(), Tokens):
@@ -66,7 +55,7 @@ async def deaf(running, device):
     small = socket.socket()
     small.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     small.connect((running.host, running.port))
-    async with device(running, sock=small, max_queue=1, close_timeout=0.2, subprotocol="pd.v1+json") as one:
+    async with device(running, sock=small, max_queue=1, subprotocol="pd.v1+json") as one:
         await one.send(Generate("g", 4000, prompt=(1, 2)))
         yield one
 
@@ -77,22 +66,19 @@ async def test_a_slow_reader_is_dropped_with_a_reason_and_nobody_else_notices(se
         await other.send(Generate("g", 50, prompt=(1, 2)))
         assert (await other.until_terminal("g"))[-1].reason == "grant"
         await running.emptied()
-        messages, code = await everything(one)
+        messages, code = await one.until_closed()
         assert (messages[-1].id, messages[-1].code, messages[-1].retriable) == ("", "slow_reader", True)
         assert code == CloseCode.SLOW_READER
         await other.send(Generate("h", 50, prompt=(1, 2)))
         assert (await other.until_terminal("h"))[-1].reason == "grant"
 
 
-async def test_a_client_that_never_reads_does_not_keep_its_connection(serve, device):
+async def test_a_client_that_never_reads_does_not_keep_its_connection(serve, device, until):
     running = serve(talkative(), send_queue_messages=20, send_buffer=4096)
     async with deaf(running, device):
         await running.emptied()
-        async with asyncio.timeout(5):
-            while running.service.connections:
-                await asyncio.sleep(0.02)
-        while running.server.server_state.connections:
-            await asyncio.sleep(0.02)
+        await until(lambda: not running.service.connections)
+        await until(lambda: not running.server.server_state.connections)
 
 
 async def test_a_broken_engine_ends_every_generation_with_a_retriable_error(serve, device, http):
@@ -133,7 +119,7 @@ async def test_drain_lets_grants_finish_refuses_new_ones_and_closes_with_1001(se
         assert http(running, "/ready")[0] == 503
         assert http(running, "/health")[0] == 200
         await one.send(Generate("new", 1, prompt=(1, 2)))
-        messages, code = await everything(one)
+        messages, code = await one.until_closed()
     new = [message for message in messages if getattr(message, "id", "") == "new"]
     assert [(type(message), message.reason) for message in new] == [(Rejected, "draining")]
     [finished] = [message for message in messages if isinstance(message, Finished)]
@@ -148,7 +134,7 @@ async def test_drain_is_bounded_what_is_left_ends_in_an_error(serve, device):
         await one.send(Generate("waiting", 4000, prompt=(1, 2)))
         started = time.monotonic()
         running.terminate()
-        messages, code = await everything(one)
+        messages, code = await one.until_closed()
     ends = {message.id: message for message in messages if terminal(message)}
     assert set(ends) == {"running", "waiting"}
     assert all(isinstance(end, Error) and end.retriable for end in ends.values())
@@ -162,6 +148,20 @@ async def test_drain_ends_a_pass_that_would_never_end(serve, device):
         await one.send(Generate("g", 4, prompt=(1, 2)))
         assert isinstance(await one.receive(), Accepted)
         running.terminate()
-        messages, code = await everything(one)
+        messages, code = await one.until_closed()
     assert [message.id for message in messages if terminal(message)] == ["g"]
+    assert code == CloseCode.GOING_AWAY
+
+
+async def test_a_second_signal_waits_no_longer_for_what_runs(serve, device):
+    running = serve(slow_engine(), drain_ms=60_000.0)
+    async with device(running) as one:
+        await one.send(Generate("g", 4000, prompt=(1, 2)))
+        assert isinstance(await one.receive(), Accepted)
+        running.terminate()
+        while not isinstance(await one.receive(), Draining):
+            pass
+        running.terminate()
+        messages, code = await one.until_closed()
+    assert isinstance(messages[-1], Error)
     assert code == CloseCode.GOING_AWAY

@@ -166,7 +166,7 @@ def test_a_model_that_is_not_served(client):
 
 
 def test_keys(client):
-    api, running = client(keys={"alice": "correct-horse-battery"}, key="correct-horse-battery")
+    api, _ = client(keys={"alice": "correct-horse-battery"}, key="correct-horse-battery")
     assert api.chat.completions.create(model="toy", messages=CHAT, temperature=0).choices[0].message.content == TEXT
     wrong = api.with_options(api_key="correct-horse-batterx")
     for call in (wrong.models.list, lambda: wrong.chat.completions.create(model="toy", messages=CHAT)):
@@ -215,7 +215,7 @@ def test_a_broken_engine_without_stream_is_500(client):
 
 
 @pytest.mark.parametrize("stream", [True, False])
-async def test_a_client_that_leaves_frees_its_place(serve, stream):
+async def test_a_client_that_leaves_frees_its_place(serve, until, stream):
     running = serve(slow_engine(max_sequences=1), model_name="toy")
     body = json.dumps({"model": "toy", "messages": CHAT, "stream": stream}).encode()
     head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body)}\r\n\r\n".encode()
@@ -224,8 +224,7 @@ async def test_a_client_that_leaves_frees_its_place(serve, stream):
     if stream:
         await reader.readuntil(b"data: ")
     else:
-        while len(running.engine.passes) < 3:
-            await asyncio.sleep(0.005)
+        await until(lambda: len(running.engine.passes) >= 3)
     writer.close()
     await running.emptied()
     assert len(running.engine.passes) < 4000

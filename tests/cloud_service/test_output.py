@@ -39,10 +39,9 @@ def test_text_is_everything_before_the_first_stop_string_however_bytes_are_split
     text: str, stops: tuple[str, ...]
 ) -> None:
     output = Output(job(stop=stops), TOKENIZER)
-    sent, fed = b"", 0
-    for token in text.encode():  # one token for each byte: every character of several is split
+    sent = b""
+    for fed, token in enumerate(text.encode(), start=1):  # a token for each byte: characters are split
         emitted = output.push(token)
-        fed += 1
         if emitted is not None:
             assert emitted.data
             assert emitted.first + len(emitted.ids) <= fed
@@ -56,7 +55,9 @@ def test_text_is_everything_before_the_first_stop_string_however_bytes_are_split
 
 @QUICK
 @given(texts, texts, stop_strings)
-def test_a_stop_string_that_began_in_the_answer_so_far_is_found(before: str, after: str, stops: tuple[str, ...]) -> None:
+def test_a_stop_string_that_began_in_the_answer_so_far_is_found(
+    before: str, after: str, stops: tuple[str, ...]
+) -> None:
     whole, stopped = until_first(before + after, stops)
     if until_first(before, stops)[1]:
         assert Output(job(stop=stops, output=tuple(before.encode())), TOKENIZER).stopped
