@@ -23,8 +23,10 @@ if TYPE_CHECKING:
     from model_runtime.hub_files import EngineName
 
 _MODELS = Path(demos.__file__).parent / "models"
-#: CPU threads of either side: two processes share this machine, and neither may starve the other.
-THREADS = 1
+#: CPU threads of each side. Both processes share this machine: the device, which works all the time, keeps to one core;
+#: the cloud, which works in short bursts, may use another beside it to keep up with the hardware that it stands for.
+DEVICE_THREADS = 1
+CLOUD_THREADS = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +111,7 @@ def choose(options: Options) -> Hardware:
 def load_device(hardware: Hardware, seed: int) -> Engine:
     """Blocks while it loads. Raises UsageError."""
     try:
-        engine = load_engine(hardware.device_model, engine=hardware.engine, threads=THREADS)
+        engine = load_engine(hardware.device_model, engine=hardware.engine, threads=DEVICE_THREADS)
     except LoadError as error:
         raise UsageError(f"the device's model does not load: {error}") from None
     if hardware.device_profile is None:

@@ -55,7 +55,7 @@ DEFAULT = (
     Asked("report", 1_050),
     Asked("lookup", 2_050),
     Asked("report", 2_050),
-    Asked("lookup", 4_000),
+    Asked("lookup", 3_600),
 )
 QUICK = (Asked("lookup", 520), Asked("report", 1_050))
 

@@ -8,15 +8,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from demos.side_by_side.cloud_process import CloudProcess, CloudSettings
-from demos.side_by_side.errors import CloudError, DemoError
-from demos.side_by_side.hardware import THREADS, SlowerThanEmulated, load_device, slower_than_emulated
+from demos.side_by_side.errors import CloudError, DemoError, UsageError
+from demos.side_by_side.hardware import CLOUD_THREADS, SlowerThanEmulated, load_device, slower_than_emulated
 from demos.side_by_side.runs import MODES, Run, Trio
 from device_sdk.client import HybridClient
-from device_sdk.errors import GenerationFailedError, PdDeviceError
+from device_sdk.errors import ConfigurationError, GenerationFailedError, PdDeviceError, PromptTooLongError
 from device_sdk.events import Cancelled, Failed, Finished, HandOver, Notice, Token
 from device_sdk.report import Source
 from device_sdk.settings import Mode
 from device_sdk.testing import LinkProxy
+from model_runtime.errors import BadInputError
 from model_runtime.sampling import SamplingParams
 from speed_controller import PaceSettings, SplitSettings
 
@@ -78,7 +79,7 @@ def _cloud_settings(options: Options, hardware: Hardware) -> CloudSettings:
         log_file=options.out / "cloud.log",
         engine=hardware.engine,
         emulate=None if hardware.cloud_profile is None else options.cloud_profile,
-        threads=THREADS,
+        threads=CLOUD_THREADS,
     )
 
 
@@ -96,7 +97,7 @@ async def _warm_up(stage: _Stage) -> None:
     for mode in MODES:
         try:
             await stage.client.generate("Good morning.", max_tokens=2, mode=mode)
-        except PdDeviceError as error:
+        except (PdDeviceError, BadInputError) as error:
             raise _failure(error) from None
 
 
@@ -106,7 +107,7 @@ async def _ask(stage: _Stage, question: Question, mode: Mode) -> Run:
     with stage.screen.answer(mode) as view:
         try:
             answer = await _stream(stage, question, mode, sampling, view)
-        except PdDeviceError as error:
+        except (PdDeviceError, BadInputError) as error:
             raise _failure(error) from None
         run = Run(question, mode, answer)
         view.done(run)
@@ -141,7 +142,9 @@ async def _stream(stage: _Stage, question: Question, mode: Mode, sampling: Sampl
     raise AssertionError("a stream ended without a terminal event")
 
 
-def _failure(error: PdDeviceError) -> DemoError:
+def _failure(error: PdDeviceError | BadInputError) -> DemoError:
     """One line with its causes."""
+    if isinstance(error, ConfigurationError | PromptTooLongError | BadInputError):
+        return UsageError(str(error))
     causes = error.causes if isinstance(error, GenerationFailedError) else ()
     return CloudError("; ".join(dict.fromkeys([str(error), *map(str, causes)])))
