@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 from model_runtime.core import Cancellation, Engine
 from model_runtime.errors import LoadCancelled, LoadTimeoutError, ModelFormatError, ModelNotFoundError
-from model_runtime.hub_files import EngineName, is_hub_spec
+from model_runtime.hub_files import EngineName, is_hub_spec, parse_spec
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -44,14 +45,17 @@ def load_engine(
     timeout_s: float | None = None,
     cache_dir: Path | None = None,
     token: str | None = None,
+    endpoint: str | None = None,
 ) -> Engine:
     """Load a model: a folder, an .onnx file, a .gguf file, or `hf://owner/name[@revision][/file]`.
 
-    `engine="auto"` goes by the file. A model on the Hub is downloaded where it is not in the cache yet; what is in
-    the cache needs no network (`model_runtime.hub.pull` looks for a newer version). `context_length` in tokens, None
-    for the engine's choice; `threads` None likewise. For ONNX: `providers`, in this order and no others, and
-    `allow_cpu_fallback`. For llama.cpp: `gpu_layers` (negative for all), `flash_attention`, and `tap_layers` whose
-    attention will be asked for. What belongs to the other engine is not looked at.
+    `engine="auto"` goes by the file. `context_length` in tokens, None for the engine's choice; `threads` None
+    likewise. For ONNX: `providers`, in this order and no others, and `allow_cpu_fallback`. For llama.cpp:
+    `gpu_layers` (negative for all), `flash_attention`, and `tap_layers` whose attention will be asked for. What
+    belongs to the other engine is not looked at.
+
+    A model on the Hub is downloaded where it is not in the cache yet; what is in the cache needs no network
+    (`model_runtime.hub.pull` looks for a newer version). `cache_dir`, `token` and `endpoint` are as there.
 
     `progress` is called in this thread. `cancellation` ends a download within a moment and a load as soon as the
     engine can. Raises a LoadError: ModelNotFoundError, ModelFormatError, EngineUnavailableError, ModelAccessError,
@@ -59,7 +63,9 @@ def load_engine(
     """
     report = progress if progress is not None else lambda _: None
     with _Deadline(timeout_s, cancellation) as deadline:
-        path = _from_hub(str(spec), engine, deadline, report, cache_dir, token) if is_hub_spec(spec) else Path(spec)
+        path = Path(spec)
+        if is_hub_spec(spec):
+            path = _from_hub(str(spec), engine, deadline, report, cache_dir, token, endpoint)
         report(LoadProgress("load", 0.0))
         if _engine_for(path, engine) == "llama":
             from model_runtime.llama.engine import LlamaEngine
@@ -87,6 +93,9 @@ def load_engine(
                 allow_cpu_fallback=allow_cpu_fallback,
                 cancellation=deadline.cancellation,
             )
+    if is_hub_spec(spec):
+        # In the cache, a model's folder is named after a commit.
+        loaded.info = dataclasses.replace(loaded.info, model=parse_spec(str(spec)).repository)
     report(LoadProgress("load", 1.0))
     return loaded
 
@@ -98,6 +107,7 @@ def _from_hub(
     report: Callable[[LoadProgress], None],
     cache_dir: Path | None,
     token: str | None,
+    endpoint: str | None,
 ) -> Path:
     from model_runtime.hub import DownloadProgress, cached, pull
 
@@ -114,6 +124,7 @@ def _from_hub(
             progress=downloaded,
             cache_dir=cache_dir,
             token=token,
+            endpoint=endpoint,
         )
     return path
 
