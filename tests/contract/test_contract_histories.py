@@ -29,7 +29,7 @@ STEPS = st.lists(
 )
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(steps=STEPS)
 def test_every_sequence_answers_as_its_history_says(case: Case, steps: list[tuple]) -> None:
     engine = case.engine

@@ -150,7 +150,7 @@ def test_kv_of_another_engine_or_damaged_is_refused(case: Case, cases: Callable[
             case.engine.import_kv(data)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(data=st.data())
 def test_damaged_kv_is_never_taken(case: Case, data: st.DataObject) -> None:
     with case.sequences() as [sequence]:
