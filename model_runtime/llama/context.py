@@ -8,7 +8,7 @@ import enum
 import sys
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 
@@ -23,10 +23,13 @@ if TYPE_CHECKING:
     from model_runtime.core import Cancellation, FloatArray
     from model_runtime.llama.model import Model
 
+Precision: TypeAlias = Literal["f16", "f32"]
+
 #: Tokens in one call of llama.cpp, and in one compute graph. Longer passes are split.
 BATCH, MICRO_BATCH = 2048, 512
 
-_F16 = 1
+#: What keys and values are kept in: numbers of `enum ggml_type`.
+PRECISIONS: dict[Precision, int] = {"f32": 0, "f16": 1}
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +38,7 @@ class ContextSettings:
     sequences: int
     threads: int
     flash_attention: bool
+    kv_precision: Precision
     on_gpu: bool
 
 
@@ -66,7 +70,7 @@ class Context:
         wanted = api.LLAMA_FLASH_ATTN_TYPE_AUTO if settings.flash_attention else api.LLAMA_FLASH_ATTN_TYPE_DISABLED
         parameters.flash_attn_type = wanted
         parameters.kv_unified = True
-        parameters.type_k = parameters.type_v = _F16
+        parameters.type_k = parameters.type_v = PRECISIONS[settings.kv_precision]
         parameters.swa_full = True
         parameters.no_perf = True
         # With no layer on it, the GPU is not to be used for anything.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import pytest
 
-from demos.training import export_gguf
+from demos.training import export_gguf, export_hf
 from demos.training.architecture import DecoderConfig, random_weights
 
 if TYPE_CHECKING:
@@ -55,7 +55,8 @@ def _write_decoder(path: Path, architecture: Literal["llama", "qwen2"]) -> None:
         rope_theta=1e4,
     )
     _write_tokenizer(path.parent)
-    export_gguf.export(config, random_weights(config, seed=3), path.parent, path)
+    export_hf.export(config, random_weights(config, seed=3), path.parent, path.parent)
+    export_gguf.export(*export_hf.load(path.parent), path.parent, path)
 
 
 def _write_tokenizer(folder: Path) -> None:

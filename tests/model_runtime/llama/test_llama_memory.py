@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
+from demos.training import export_hf, export_onnx
 from model_runtime.core import Cancellation, Chunk, Logits
 from model_runtime.errors import BadInputError, Cancelled, ContextOverflowError, KVMismatchError, UnsupportedError
 from model_runtime.llama import LlamaEngine
+from model_runtime.onnx import OnnxEngine
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -120,6 +122,19 @@ def test_a_full_cache_loses_nothing(load: Callable[..., LlamaEngine], kind: Kind
     np.testing.assert_allclose(last_logits(engine, one, TEXT[300:301]), expected, **CLOSE)
     engine.close(two)
     assert engine.forward([Chunk(one, TEXT[301:500])])[0].logits.shape[0] == 1
+
+
+def test_full_precision_agrees_with_onnx_runtime(
+    load: Callable[..., LlamaEngine], gguf_file: Callable[[Kind], Path]
+) -> None:
+    """In f16 the same comparison is off by several hundredths."""
+    path = gguf_file("qwen2").with_name("model.onnx")
+    export_onnx.export_dynamic(*export_hf.load(path.parent), path)
+    exact = load("qwen2", context_length=512, max_sequences=1, flash_attention=False, kv_precision="f32")
+    [result] = exact.forward([Chunk(exact.open(), TEXT[:400], Logits.ALL)])
+    with OnnxEngine.load(path, threads=1) as onnx:
+        [expected] = onnx.forward([Chunk(onnx.open(), TEXT[:400], Logits.ALL)])
+    np.testing.assert_allclose(result.logits, expected.logits, atol=5e-3, rtol=0)
 
 
 def test_forks_share_what_they_have_in_common(load: Callable[..., LlamaEngine]) -> None:
