@@ -147,22 +147,15 @@ def _counts(shown: Sequence[float]) -> range:
 
 
 def _mark_first_tokens(axes: Axes, trio: Trio, until: float, tokens: float) -> None:
-    for run, colour, left in ((trio.split, CLOUD_DARK, False), (trio.on_device, DEVICE_DARK, True)):
+    for run, colour in ((trio.split, CLOUD_DARK), (trio.on_device, DEVICE_DARK)):
         ttft = run.answer.report.ttft_ms
         if ttft is None or ttft / 1000 > until:
             continue
-        # At two heights, so that neighbours do not cover each other.
-        at, height = ttft / 1000, (0.14 if left else 0.07) * tokens
+        at, height = ttft / 1000, 0.07 * tokens
         axes.plot([at, at], [0, height], color=colour, linewidth=1.2)
-        axes.text(
-            at + (-0.01 if left else 0.045) * until,
-            height - 0.035 * tokens,
-            f"{TITLES[run.mode]}: {seconds(ttft)}",
-            color=colour,
-            fontsize=8.5,
-            ha="right" if left else "left",
-            va="center",
-        )
+        # Right of the line's beginning and below the line.
+        beside, text = at + 0.045 * until, f"{TITLES[run.mode]}: {seconds(ttft)}"
+        axes.text(beside, 0.032 * tokens, text, color=colour, fontsize=8.5, va="center")
 
 
 def _mark_hand_over(axes: Axes, run: Run) -> None:
