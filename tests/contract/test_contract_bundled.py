@@ -37,7 +37,7 @@ def answers(load_engine: Callable[[str, Path], Engine]) -> dict[str, list[int]]:
 
 def prompt(engine: Engine, kind: str) -> list[int]:
     rng = Random(23)
-    document = make_document(rng, 600, "eval")
+    document = make_document(rng, 400, "eval")
     [question] = make_questions(rng, document, 1, {kind: 1.0})
     return engine.tokenizer.render_chat([{"role": "user", "content": user_message(document, question.text)}])
 
@@ -46,7 +46,7 @@ def greedy(engine: Engine, tokens: list[int]) -> list[int]:
     sequence = engine.open()
     [result] = engine.forward([Chunk(sequence, tokens)])
     said = [int(result.logits[0].argmax())]
-    while said[-1] not in engine.tokenizer.eos_ids and len(said) < 80:
+    while said[-1] not in engine.tokenizer.eos_ids and len(said) < 40:
         [result] = engine.forward([Chunk(sequence, said[-1:])])
         said.append(int(result.logits[0].argmax()))
     engine.close(sequence)
