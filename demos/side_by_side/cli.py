@@ -47,7 +47,8 @@ async def _main(options: Options) -> int:
         from demos.side_by_side.screen import make_screen
         from demos.side_by_side.timeline import draw_timeline
     except ModuleNotFoundError as error:
-        raise UsageError(f"the package {error.name!r} is missing; install pd-device[demos]") from None
+        package = (error.name or "").partition(".")[0]
+        raise UsageError(f"the package {package!r} is missing; install pd-device[demos]") from None
 
     hardware = hardware_module.choose(options)
     questions = choose_questions(options)

@@ -6,6 +6,9 @@ import bisect
 import textwrap
 from typing import TYPE_CHECKING, Any
 
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
 from demos.side_by_side.palette import CLOUD, CLOUD_DARK, COLOURS, DEVICE, DEVICE_DARK, FAINT, INK, TITLES, seconds
 from device_sdk.report import Source
 
@@ -25,9 +28,6 @@ _DOTTED = (0, (1, 1.2))
 
 def draw_timeline(trio: Trio, footnote: str, path: Path) -> None:
     """Write a PNG to `path`, creating its folder. Needs no screen."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     figure = Figure(figsize=(11, 7), dpi=150, facecolor="white")
     FigureCanvasAgg(figure)
     end = max((run.answer.report.timeline.releases or (1.0,))[-1] for run in trio)
@@ -38,7 +38,7 @@ def draw_timeline(trio: Trio, footnote: str, path: Path) -> None:
     )  # fmt: skip
     _headline(figure, trio)
     if beginning is None:
-        _draw_shown(figure.add_subplot(grid[0, :]), trio, end, "the whole answer")
+        _draw_shown(figure.add_subplot(grid[0, :]), trio, end * 1.03, "the whole answer")
     else:
         _draw_shown(figure.add_subplot(grid[0, 0]), trio, beginning, "the beginning")
         whole = figure.add_subplot(grid[0, 1])

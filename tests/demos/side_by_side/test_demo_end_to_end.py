@@ -78,6 +78,25 @@ def test_what_is_missing_is_named_in_one_line_with_code_2(
     assert found.stdout == ""
 
 
+@pytest.mark.parametrize(
+    ("package", "arguments"), [("rich", ()), ("matplotlib", ()), ("llama_cpp", ("--engine", "llama"))]
+)
+def test_a_package_that_is_not_installed_is_named_with_code_2(
+    tmp_path: Path, package: str, arguments: tuple[str, ...]
+) -> None:
+    code = (
+        f"import sys; sys.modules[{package!r}] = None\n"
+        f"from demos.side_by_side.cli import main; sys.exit(main({['--out', str(tmp_path), *arguments]}))"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=100, check=False
+    )
+    assert found.returncode == 2
+    assert package.replace("_", "-") in found.stderr.replace("_", "-")
+    assert found.stderr.startswith("pd-demo: ")
+    assert len(found.stderr.splitlines()) == 1
+
+
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
 def test_an_interruption_takes_the_cloud_process_with_it(tmp_path: Path, how: signal.Signals) -> None:
     command = [*COMMAND, "--out", str(tmp_path), "--quick"]
