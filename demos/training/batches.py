@@ -7,6 +7,7 @@ what evaluation shows: one document, one question. In a conversation the branche
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from demos.training.vocabulary import Split
 
 QUESTION_WEIGHTS: dict[AnyKind, float] = {
-    "lookup": 4.0, "report": 0.8, "count": 1.5, "step": 2.5, "absent": 0.3, "chat": 0.04,
+    "lookup": 3.5, "report": 1.2, "count": 2.0, "step": 2.0, "absent": 0.3, "chat": 0.04,
 }  # fmt: skip
 # Loss weights: which entry to cite and whether to go on decide an answer; the rest is copying.
 _DECISION, _COPY, _ASKED = 3.0, 1.0, 0.1
@@ -53,8 +54,26 @@ class Batch:
     """(B, questions): which branch a token belongs to, -1 for padding."""
     weights: np.ndarray
     """(B, questions): what predicting the *next* token counts."""
+    line: np.ndarray
+    """(B, total): the number that opens a document token's line, -1 where there is none."""
+    previous: np.ndarray
+    """(B, total): the number of the line before this one that holds the same word after the same word, or -1."""
+    first: np.ndarray
+    """(B, total): from the asked name on, the number that is cited next (at last the end token), or -1."""
     answers: list[tuple[int, int, int, str]]
     """Row, start, end (of the tokens that predict the answer, within the questions' part) and kind."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mix:
+    """Shares of rows: random tokens twice, positions stretched, known words cut into pieces."""
+
+    repeats: float
+    stretch: float
+    pieces: float
+
+
+PLAIN = Mix(0.0, 0.0, 0.0)
 
 
 class Encoder:
@@ -66,8 +85,8 @@ class Encoder:
         rng = Random(seed)
         self._variants = [Tokenizer.from_str(_without_words(text, rng)) for _ in range(variants)]
 
-    def pick(self, rng: Random, split: Split) -> Tokenizer:
-        return rng.choice(self._variants) if split == "train" and rng.random() < 0.6 else self.whole
+    def pick(self, rng: Random, split: Split, share: float) -> Tokenizer:
+        return rng.choice(self._variants) if split == "train" and rng.random() < share else self.whole
 
 
 def _without_words(tokenizer_json: str, rng: Random) -> str:
@@ -87,22 +106,28 @@ class BatchMaker:
         self._reach = reach
         """The longest distance that positions are stretched to."""
         self._vocabulary = encoder.whole.get_vocab_size()
+        names = [encoder.whole.id_to_token(index) for index in range(self._vocabulary)]
+        self._numbers = {index for index, name in enumerate(names) if name.isdigit() and len(name) == 3}
+        common = {token for text in _wordings() for token in encoder.whole.encode(text).ids}
+        self._telling = {i for i, name in enumerate(names) if i not in common and any(c.isalpha() for c in name)}
 
-    def make(self, rng: Random, shape: Shape, rows: int, split: Split = "train", repeats: float = 0.0,
-             stretch: float = 0.5) -> Batch:  # fmt: skip
+    def make(self, rng: Random, shape: Shape, rows: int, split: Split = "train", mix: Mix = PLAIN) -> Batch:
         batch = Batch(
             ids=np.zeros((rows, shape.total), np.int64),
             positions=np.zeros((rows, shape.total), np.int64),
             document_length=np.zeros(rows, np.int64),
             branch=np.full((rows, shape.questions), -1, np.int64),
             weights=np.zeros((rows, shape.questions), np.float32),
+            line=np.full((rows, shape.total), -1, np.int64),
+            previous=np.full((rows, shape.total), -1, np.int64),
+            first=np.full((rows, shape.total), -1, np.int64),
             answers=[],
         )
         for row in range(rows):
-            if split == "train" and rng.random() < repeats:
+            if split == "train" and rng.random() < mix.repeats:
                 self._repeat(rng, shape, batch, row)
             else:
-                self._logbook(rng, shape, batch, row, split, stretch)
+                self._logbook(rng, shape, batch, row, split, mix)
         return batch
 
     def _repeat(self, rng: Random, shape: Shape, batch: Batch, row: int) -> None:
@@ -117,8 +142,8 @@ class BatchMaker:
         batch.branch[row, :length] = 0
         batch.weights[row, : length - 1] = 0.3
 
-    def _logbook(self, rng: Random, shape: Shape, batch: Batch, row: int, split: Split, stretch: float) -> None:
-        chat, tokenizer = self._chat, self._encoder.pick(rng, split)
+    def _logbook(self, rng: Random, shape: Shape, batch: Batch, row: int, split: Split, mix: Mix) -> None:
+        chat, tokenizer = self._chat, self._encoder.pick(rng, split, mix.pieces)
 
         def encode(text: str) -> list[int]:
             return tokenizer.encode(text, add_special_tokens=False).ids
@@ -145,10 +170,12 @@ class BatchMaker:
         conversation = split == "train" and rng.random() < 0.12
         batch.ids[row, : len(prompt)] = prompt
         batch.document_length[row] = len(prompt)
-        positions = self._stretched(rng, np.array(prompt), encode("\n")[0]) if rng.random() < stretch else np.arange(
-            len(prompt)
-        )  # fmt: skip
+        positions = np.arange(len(prompt))
+        if rng.random() < mix.stretch:
+            positions = self._stretched(rng, np.array(prompt), encode("\n")[0])
         batch.positions[row, : len(prompt)] = positions
+        newline = encode("\n")[0]
+        seen = self._trace(prompt, newline, batch.line[row], batch.previous[row])
         base = at = shape.document
         next_position = int(positions[-1]) + 1
         questions = make_questions(rng, document, max(4, shape.questions // 24), QUESTION_WEIGHTS)
@@ -161,6 +188,16 @@ class BatchMaker:
                 continue
             batch.ids[row, at : at + size] = ask + answer
             batch.positions[row, at : at + size] = np.arange(next_position, next_position + size)
+            for place in range(1, len(ask)):
+                if ask[place] in self._telling:
+                    batch.previous[row, at + place] = seen.get((ask[place - 1], ask[place]), -1)
+            named = np.flatnonzero(batch.previous[row, at : at + len(ask)] >= 0)
+            if len(named) and answer[0] in self._numbers:
+                batch.first[row, at + named[0] : at + len(ask)] = answer[0]
+                if question.kind in {"report", "count"}:
+                    asked_pairs = {(ask[i - 1], ask[i]) for i in named}
+                    labels = _next_numbers(answer, asked_pairs, self._numbers, newline, question.kind == "count")
+                    batch.first[row, at + len(ask) : at + size] = labels
             start, end = at - base, at - base + size
             batch.branch[row, start:end] = 0 if conversation else index
             batch.weights[row, start : end - 1] = _ASKED
@@ -169,6 +206,26 @@ class BatchMaker:
             at += size
             if conversation:
                 next_position += size
+
+    def _trace(
+        self, ids: list[int], newline: int, line: np.ndarray, previous: np.ndarray
+    ) -> dict[tuple[int, int], int]:
+        """Fill in both labels for a document; returns where each pair of tokens stood last."""
+        seen: dict[tuple[int, int], int] = {}
+        number, fresh = -1, []
+        for at in range(1, len(ids)):
+            if ids[at - 1] == newline:
+                seen.update(fresh)
+                fresh = []
+                if ids[at] in self._numbers:
+                    number = ids[at]
+            line[at] = number
+            if number >= 0 and ids[at] in self._telling:
+                pair = (ids[at - 1], ids[at])
+                previous[at] = seen.get(pair, -1)
+                fresh.append((pair, number))
+        seen.update(fresh)
+        return seen
 
     def _lead(self, index: int, lead: str, conversation: bool) -> str:
         return self._chat.separator + self._chat.open("user") if conversation and index else lead
@@ -185,6 +242,33 @@ class BatchMaker:
             for start in chosen:
                 steps[start] += extra // len(chosen)
         return np.cumsum(steps)
+
+
+def _next_numbers(
+    answer: list[int], asked: set[tuple[int, int]], numbers: set[int], newline: int, counted: bool
+) -> np.ndarray:
+    """For each token of a list of entries: what is cited after it, once its line has named what was asked about."""
+    labels = np.full(len(answer), -1, np.int64)
+    following, start = answer[-1], len(answer)
+    for at in range(len(answer) - 1, -1, -1):
+        opens = answer[at] in numbers and (counted or at == 0 or answer[at - 1] == newline)
+        if not opens:
+            continue
+        line = range(at, start)
+        named = at if counted else next((i for i in line[1:] if (answer[i - 1], answer[i]) in asked), start)
+        # What follows the last number of a count is not the end, but the sum.
+        if not (counted and following == answer[-1]):
+            labels[named:start] = following
+        following, start = answer[at], at
+    return labels
+
+
+def _wordings() -> list[str]:
+    """The words that all logs share, which tell no entry from another."""
+    found = [p for k in phrases.KINDS for p in k.entries + k.by_object + k.by_person + k.by_place]
+    found += phrases.TAILS + phrases.REPORTS + phrases.COUNTS + phrases.FIRST + phrases.LAST + phrases.AFTER
+    found += phrases.ANY_OBJECT + phrases.ANY_PERSON + phrases.TWO_KEYS + phrases.INTRODUCTIONS
+    return [re.sub(r"\{.\}", "", text) for text in found]
 
 
 def _weigh(tokenizer: Tokenizer, answer: list[int], question: Question) -> np.ndarray:

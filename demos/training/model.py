@@ -89,15 +89,42 @@ class Decoder(nn.Module):
             for linear in (block.o, block.down):
                 nn.init.normal_(linear.weight, std=0.5 / math.sqrt(linear.in_features * config.layers))
 
-    def hidden(self, ids: Tensor, positions: Tensor, mask: Tensor, document: int) -> Tensor:
+    def hidden(self, ids: Tensor, positions: Tensor, mask: Tensor, document: int) -> tuple[Tensor, list[Tensor]]:
+        """What the logits are made of, and every block's output."""
         cos, sin = rotary(positions, self.config)
-        x = self.embed(ids)
+        outputs = [self.embed(ids)]
         for block in self.blocks:
-            x = block(x, cos, sin, mask, document)
-        return self.norm(x)
+            outputs.append(block(outputs[-1], cos, sin, mask, document))
+        return self.norm(outputs[-1]), outputs[1:]
 
     def logits(self, hidden: Tensor) -> Tensor:
         return F.linear(hidden, self.embed.weight)
+
+
+class Hints(nn.Module):
+    """Early tasks for inner blocks, for training only: name a token's line, the last line like it, the answer's first.
+
+    Both are steps that answers need, and neither is rewarded by answers alone before the other works.
+    """
+
+    LINE_AFTER, PREVIOUS_AFTER, FIRST_AFTER = 1, 2, 3
+
+    def __init__(self, config: DecoderConfig) -> None:
+        super().__init__()
+        self.line = nn.Linear(config.width, config.width, bias=False)
+        self.previous = nn.Linear(config.width, config.width, bias=False)
+        self.first = nn.Linear(config.width, config.width, bias=False)
+
+    def loss(self, outputs: list[Tensor], labels: list[Tensor], embed: Tensor) -> Tensor:
+        total = embed.new_zeros(())
+        tasks = ((self.line, self.LINE_AFTER), (self.previous, self.PREVIOUS_AFTER), (self.first, self.FIRST_AFTER))
+        for (head, after), wanted in zip(tasks, labels, strict=True):
+            rows, columns = torch.nonzero(wanted >= 0, as_tuple=True)
+            if len(rows) == 0:
+                continue
+            states = F.rms_norm(outputs[after][rows, columns], embed.shape[1:])
+            total = total + F.cross_entropy(F.linear(head(states), embed).float(), wanted[rows, columns])
+        return total
 
 
 def question_mask(document_length: Tensor, branch: Tensor, document: int) -> Tensor:

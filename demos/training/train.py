@@ -19,9 +19,10 @@ import torch.distributed
 import torch.nn.functional as F
 
 from demos.training.architecture import DecoderConfig
-from demos.training.batches import Batch, BatchMaker, Encoder, Shape
+from demos.training.batches import Batch, BatchMaker, Encoder, Mix, Shape
 from demos.training.chat import FORMATS
-from demos.training.model import Decoder, question_mask
+from demos.training.model import Decoder, Hints, question_mask
+from demos.training.vocabulary import Split
 
 SHAPES = {
     128: Shape(128, 256), 256: Shape(256, 384), 512: Shape(512, 512), 1024: Shape(1024, 640),
@@ -31,9 +32,9 @@ SHAPES = {
 PLANS: dict[str, list[tuple[float, dict[int, float]]]] = {
     "scratch": [
         (0.00, {128: 1.0}),
-        (0.12, {128: 0.5, 256: 0.5}),
-        (0.25, {128: 0.3, 256: 0.3, 512: 0.4}),
-        (0.50, {128: 0.15, 256: 0.25, 512: 0.35, 1024: 0.25}),
+        (0.20, {128: 0.5, 256: 0.5}),
+        (0.45, {128: 0.3, 256: 0.3, 512: 0.4}),
+        (0.60, {128: 0.15, 256: 0.25, 512: 0.35, 1024: 0.25}),
         (0.80, {256: 0.2, 512: 0.3, 1024: 0.3, 2048: 0.15, 4096: 0.05}),
     ],
     "continue": [
@@ -41,6 +42,7 @@ PLANS: dict[str, list[tuple[float, dict[int, float]]]] = {
         (0.60, {256: 0.2, 512: 0.25, 1024: 0.3, 2048: 0.15, 4096: 0.1}),
     ],
 }
+HINT = 0.3
 
 
 def shares_at(plan: str, progress: float) -> dict[int, float]:
@@ -57,10 +59,10 @@ def produce(queues, progress, options) -> None:
         shares = shares_at(options.plan, done)
         shape = SHAPES[rng.choices(list(shares), list(shares.values()))[0]]
         rows = max(1, options.batch_tokens // shape.total)
-        repeats = 0.12 if done < 0.15 and options.plan == "scratch" else 0.03
-        stretch = 0.6 if done > 0.2 or options.plan == "continue" else 0.0
+        young = options.plan == "scratch" and done < options.young
+        mix = Mix(0.10, 0.0, 0.0) if young else Mix(0.03, 0.6, 0.5)
         for queue in queues:
-            queue.put((shape, maker.make(rng, shape, rows, "train", repeats, stretch)))
+            queue.put((shape, maker.make(rng, shape, rows, "train", mix)))
 
 
 def tensors(batch: Batch, document: int) -> tuple[torch.Tensor, ...]:
@@ -68,9 +70,12 @@ def tensors(batch: Batch, document: int) -> tuple[torch.Tensor, ...]:
     return torch.from_numpy(batch.ids), torch.from_numpy(batch.positions), mask
 
 
-def loss_of(model: Decoder, shape: Shape, batch: Batch, generator: torch.Generator) -> tuple[torch.Tensor, float]:
+def loss_of(
+    model: Decoder, hints: Hints | None, shape: Shape, batch: Batch, generator: torch.Generator
+) -> tuple[torch.Tensor, float, float]:
+    """The loss, and for the log the answers' and the hints' part of it."""
     ids, positions, mask = tensors(batch, shape.document)
-    hidden = model.hidden(ids, positions, mask, shape.document)
+    hidden, outputs = model.hidden(ids, positions, mask, shape.document)
     weights = torch.from_numpy(batch.weights)
     rows, columns = torch.nonzero(weights, as_tuple=True)
     columns = columns + shape.document
@@ -85,11 +90,22 @@ def loss_of(model: Decoder, shape: Shape, batch: Batch, generator: torch.Generat
     each = F.cross_entropy(model.logits(hidden[rows, columns]).float(), ids[rows, columns + 1], reduction="none")
     total = (each * weight).sum() / weight.sum()
     answers = weight >= 1.0
-    return total, float(each[answers].detach().mean()) if answers.any() else 0.0
+    hinted = 0.0
+    if hints is not None:
+        labels = []
+        for array, share in ((batch.line, 0.1), (batch.previous, 0.4), (batch.first, 0.7)):
+            kept = torch.rand(array.shape, generator=generator) < share
+            labels.append(torch.where(kept, torch.from_numpy(array), -1))
+        extra = hints.loss(outputs, labels, model.embed.weight)
+        total = total + HINT * extra
+        hinted = float(extra.detach())
+    return total, float(each[answers].detach().mean()) if answers.any() else 0.0, hinted
 
 
 @torch.no_grad()
-def accuracy(model: Decoder, maker: BatchMaker, seed: int, documents: dict[int, int]) -> dict[str, str]:
+def accuracy(
+    model: Decoder, maker: BatchMaker, seed: int, documents: dict[int, int], split: Split = "eval"
+) -> dict[str, str]:
     """Exact match on held-out documents: greedy decoding is right where every answer token is the argmax."""
     found: dict[str, str] = {}
     for length, count in documents.items():
@@ -97,9 +113,9 @@ def accuracy(model: Decoder, maker: BatchMaker, seed: int, documents: dict[int, 
         right: dict[str, list[bool]] = {}
         first: dict[str, list[bool]] = {}
         for _ in range(count):
-            batch = maker.make(rng, shape, 1, "eval", stretch=0.0)
+            batch = maker.make(rng, shape, 1, split)
             ids, positions, mask = tensors(batch, shape.document)
-            hidden = model.hidden(ids, positions, mask, shape.document)
+            hidden, _ = model.hidden(ids, positions, mask, shape.document)
             for row, start, end, kind in batch.answers:
                 at = slice(shape.document + start, shape.document + end)
                 guess = model.logits(hidden[row, at]).argmax(-1)
@@ -113,9 +129,9 @@ def accuracy(model: Decoder, maker: BatchMaker, seed: int, documents: dict[int, 
     return found
 
 
-def optimizers(model: Decoder, options: argparse.Namespace) -> list[torch.optim.Optimizer]:
+def optimizers(model: Decoder, hints: Hints, options: argparse.Namespace) -> list[torch.optim.Optimizer]:
     matrices = [p for p in model.blocks.parameters() if p.ndim == 2]
-    others = [p for p in model.parameters() if not any(p is m for m in matrices)]
+    others = [p for p in model.parameters() if not any(p is m for m in matrices)] + list(hints.parameters())
     if options.optimizer == "adamw":
         return [torch.optim.AdamW(model.parameters(), lr=options.rate, betas=(0.9, 0.98), weight_decay=0.01)]
     return [
@@ -124,8 +140,8 @@ def optimizers(model: Decoder, options: argparse.Namespace) -> list[torch.optim.
     ]
 
 
-def average_gradients(model: Decoder, ranks: int) -> None:
-    gradients = [p.grad for p in model.parameters()]
+def average_gradients(parameters: list[torch.nn.Parameter], ranks: int) -> None:
+    gradients = [p.grad for p in parameters if p.grad is not None]
     flat = torch.cat([gradient.flatten() for gradient in gradients])
     torch.distributed.all_reduce(flat)
     flat /= ranks
@@ -142,6 +158,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=60, help="from now to the end of the run")
     parser.add_argument("--stop-after", type=float, default=0, help="stop after so many minutes, resumable")
     parser.add_argument("--start", type=Path, help="a checkpoint whose weights (not optimizer) to start from")
+    parser.add_argument("--begin-at", type=float, default=0.0, help="the progress to begin at, of 1")
     parser.add_argument("--resume", action="store_true")
     parser.add_argument("--optimizer", choices=("muon", "adamw"), default="muon")
     parser.add_argument("--rate", type=float, default=4e-3)
@@ -151,6 +168,8 @@ def main() -> None:
     parser.add_argument("--ranks", type=int, default=2, help="processes, one core each: faster than threads")
     parser.add_argument("--port", type=int, default=29411)
     parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--young", type=float, default=0.3, help="until then, words whole and positions plain")
+    parser.add_argument("--hints", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--report-every", type=float, default=120)
     parser.add_argument("--width", type=int, default=192)
@@ -177,6 +196,9 @@ def main() -> None:
 
 def work(rank: int, queue, progress, options: argparse.Namespace) -> None:
     torch.set_num_threads(options.threads)
+    if options.ranks > 1:
+        # Ranks wait for one another: two on one core would halve both.
+        os.sched_setaffinity(0, {rank % os.cpu_count()})
     torch.manual_seed(options.seed)
     torch.set_float32_matmul_precision("medium")
 
@@ -193,11 +215,13 @@ def work(rank: int, queue, progress, options: argparse.Namespace) -> None:
             options.feed_forward,
         )
     )  # fmt: skip
-    model = Decoder(config)
+    model, hints = Decoder(config), Hints(config)
     if saved:
         model.load_state_dict(saved["model"])
-    optimizing = optimizers(model, options)
-    step, tokens, progress_before, seconds_before = 0, 0, 0.0, 0.0
+        if "hints" in saved:
+            hints.load_state_dict(saved["hints"], strict=False)
+    optimizing = optimizers(model, hints, options)
+    step, tokens, progress_before, seconds_before = 0, 0, options.begin_at, 0.0
     if options.resume:
         for optimizer, state in zip(optimizing, saved["optimizers"], strict=True):
             optimizer.load_state_dict(state)
@@ -211,6 +235,7 @@ def work(rank: int, queue, progress, options: argparse.Namespace) -> None:
             "gloo", init_method=f"tcp://127.0.0.1:{options.port}", rank=rank, world_size=options.ranks
         )
     if options.compile:
+        torch._dynamo.config.recompile_limit = 64
         for block in model.blocks:
             block.compile(dynamic=False)
 
@@ -218,8 +243,8 @@ def work(rank: int, queue, progress, options: argparse.Namespace) -> None:
 
     def save() -> None:
         state = {
-            "config": asdict(config), "model": model.state_dict(), "step": step, "tokens": tokens,
-            "progress": progress.value, "seconds": seconds_before + time.time() - began,
+            "config": asdict(config), "model": model.state_dict(), "hints": hints.state_dict(),
+            "step": step, "tokens": tokens, "progress": progress.value, "seconds": seconds_before + time.time() - began,
             "optimizers": [optimizer.state_dict() for optimizer in optimizing],
         }  # fmt: skip
         partial = options.checkpoint.with_suffix(".partial")
@@ -227,7 +252,7 @@ def work(rank: int, queue, progress, options: argparse.Namespace) -> None:
         partial.replace(options.checkpoint)
 
     began = reported = time.time()
-    shown, losses, waited = tokens, [], 0.0
+    shown, losses, hint_losses, waited = tokens, [], [], 0.0
     while True:
         elapsed = time.time() - began
         done = progress_before + (1 - progress_before) * min(1.0, elapsed / (options.minutes * 60))
@@ -242,18 +267,23 @@ def work(rank: int, queue, progress, options: argparse.Namespace) -> None:
             spent = time.time() - reported
             model.eval()
             sizes = {128: 16, 512: 8, 1024: 4} | ({2048: 3, 4096: 2} if done > 0.6 else {})
+            # Measured rarely, on shapes of its own: compiling those would cost more than it saves.
+            torch.compiler.set_stance("force_eager")
             with torch.autocast("cpu", torch.bfloat16):
                 result = accuracy(model, maker, options.seed, sizes)
+                result |= {"128, trained words": accuracy(model, maker, options.seed, {128: 16}, "train")["128"]}
+            torch.compiler.set_stance("default")
             model.train()
             recent = sum(losses) / max(1, len(losses))
             print(
                 f"{time.strftime('%H:%M:%S')} step {step} progress {done:.3f} tokens {tokens / 1e6:.2f}M "
-                f"{(tokens - shown) / spent:.0f} tok/s waited {waited:.0f}s answers {recent:.3f}", flush=True,
+                f"{(tokens - shown) / spent:.0f} tok/s waited {waited:.0f}s answers {recent:.3f} "
+                f"hints {sum(hint_losses) / max(1, len(hint_losses)):.3f}", flush=True,
             )  # fmt: skip
             for length, line in result.items():
                 print(f"    {length}: {line}", flush=True)
             save()
-            reported, shown, losses, waited = time.time(), tokens, [], 0.0
+            reported, shown, losses, hint_losses, waited = time.time(), tokens, [], [], 0.0
         if last:
             break
         asked = time.time()
@@ -265,15 +295,16 @@ def work(rank: int, queue, progress, options: argparse.Namespace) -> None:
             for group in optimizer.param_groups:
                 group["lr"] = options.rate * warm * cool
         with torch.autocast("cpu", torch.bfloat16):
-            loss, answers = loss_of(model, shape, batch, generator)
+            loss, answers, hinted = loss_of(model, hints if options.hints else None, shape, batch, generator)
         loss.backward()
         if options.ranks > 1:
-            average_gradients(model, options.ranks)
+            average_gradients([*model.parameters(), *hints.parameters()], options.ranks)
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for optimizer in optimizing:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
         losses.append(answers)
+        hint_losses.append(hinted)
         step += 1
         tokens += batch.ids.size * options.ranks
 
