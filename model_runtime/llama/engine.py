@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 import heapq
-import os
 from array import array
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from model_runtime import kv_bytes
 from model_runtime.core import Capabilities, Engine, EngineInfo
 from model_runtime.errors import (
-    BadInputError,
     Cancelled,
     ContextOverflowError,
     EngineFailedError,
     KVMismatchError,
     UnsupportedError,
 )
-from model_runtime.llama.context import PRECISIONS, Context, ContextSettings, Decoded
+from model_runtime.llama.context import Context, ContextSettings, Decoded
 from model_runtime.llama.model import Model
-from model_runtime.llama.taps import AttentionTapper, TapRequest
+from model_runtime.llama.options import (
+    DEFAULT_CONTEXT,
+    check_arguments,
+    check_tap_layers,
+    default_cells,
+    usable_cpus,
+)
+from model_runtime.llama.taps import AttentionTapper
 from model_runtime.llama.tokenizer import LlamaTokenizer
 from model_runtime.llama.work import LlamaSequence, Pass, lay_out
 from model_runtime.passes import SequenceTable, raise_if_cancelled
@@ -33,14 +36,6 @@ if TYPE_CHECKING:
 
     from model_runtime.core import Cancellation, Chunk, Result
     from model_runtime.llama.context import Precision
-
-#: The context taken where none is asked for, if the model was trained for more: its KV cache is allocated at once.
-DEFAULT_CONTEXT = 8192
-
-_MAX_SEQUENCES = 256  # llama.cpp's own limit.
-
-#: How many full contexts the KV cache holds where `kv_tokens` is not given.
-_FULL_CONTEXTS = 4
 
 
 class LlamaEngine(Engine):
@@ -101,10 +96,8 @@ class LlamaEngine(Engine):
         EngineUnavailableError, LoadCancelled, LoadError (out of memory), BadInputError (an argument out of range),
         UnsupportedError (a layer that cannot be tapped), TemplateError (a chat template that does not compile).
         """
-        _check_arguments(context_length, max_sequences, kv_tokens, threads)
-        if kv_precision not in PRECISIONS:
-            raise BadInputError(f"kv_precision must be one of {', '.join(PRECISIONS)}, not {kv_precision!r}")
-        threads = threads or _usable_cpus()
+        check_arguments(context_length, max_sequences, kv_tokens, threads, kv_precision)
+        threads = threads or usable_cpus()
         with ExitStack() as stack:
             model = Model.load(path, gpu_layers=gpu_layers, cancellation=cancellation, progress=progress)
             stack.callback(model.free)
@@ -115,10 +108,10 @@ class LlamaEngine(Engine):
             length = min(context_length or DEFAULT_CONTEXT, model.trained_context)
             tapper = None
             if tap_layers:
-                _check_tap_layers(tap_layers, layers, model)
+                check_tap_layers(tap_layers, layers, model)
                 tapper = AttentionTapper(model.library, tap_layers, heads)
             settings = ContextSettings(
-                cells=kv_tokens or _default_cells(model, length, max_sequences),
+                cells=kv_tokens or default_cells(model, length, max_sequences),
                 sequences=max_sequences,
                 threads=threads,
                 flash_attention=flash_attention,
@@ -128,7 +121,7 @@ class LlamaEngine(Engine):
             context = Context(model, settings, tapper.callback if tapper else None)
             stack.callback(context.free)
             if tapper is not None:
-                _probe(context, tapper, tap_layers, heads)
+                tapper.probe(context)
             info = EngineInfo(
                 engine="llama.cpp",
                 model=model.metadata("general.name") or path.stem,
@@ -328,57 +321,3 @@ class LlamaEngine(Engine):
 
     def _no_cells(self) -> array[int] | None:
         return None if self._tapper is None else array("q")
-
-
-def _probe(context: Context, tapper: AttentionTapper, layers: tuple[int, ...], heads: int) -> None:
-    """Run one token and look at what the graph shows. Raises UnsupportedError where a layer cannot be tapped."""
-    out = np.zeros((len(layers), heads, 1, 1), dtype=np.float32)
-    tapper.begin([TapRequest(layers, 0, 1, 0, 0, array("q"), out)])
-    one = np.zeros(1, dtype=np.int64)
-    context.decode(one, one, one, [], None)
-    tapper.finish()
-    context.forget(0, 0)
-    # A single key gets all the attention.
-    blind = [layer for layer, weights in zip(layers, out, strict=True) if not np.all(weights == 1)]
-    if blind:
-        raise UnsupportedError(
-            f"layers {blind} show no attention that can be tapped: leave them out of tap_layers (or, with "
-            "kv_precision='f32', load with flash_attention=False)"
-        )
-
-
-def _check_arguments(
-    context_length: int | None, max_sequences: int, kv_tokens: int | None, threads: int | None
-) -> None:
-    for name, value in (
-        ("context_length", context_length),
-        ("max_sequences", max_sequences),
-        ("kv_tokens", kv_tokens),
-        ("threads", threads),
-    ):
-        if value is not None and value < 1:
-            raise BadInputError(f"{name} must be at least 1, not {value}")
-    if max_sequences > _MAX_SEQUENCES:
-        raise BadInputError(f"max_sequences must be at most {_MAX_SEQUENCES}, not {max_sequences}")
-
-
-def _check_tap_layers(tap_layers: tuple[int, ...], layers: int, model: Model) -> None:
-    if len(set(tap_layers)) < len(tap_layers) or not all(0 <= layer < layers for layer in tap_layers):
-        raise BadInputError(f"tap_layers={tap_layers}: name each layer once; the model has layers 0 to {layers - 1}")
-    if not model.keeps_all_keys:
-        raise UnsupportedError(
-            f"{model.architecture} models have recurrent or sliding-window layers, whose attention cannot be tapped: "
-            "load without tap_layers"
-        )
-
-
-def _default_cells(model: Model, length: int, max_sequences: int) -> int:
-    cells = length * min(max_sequences, _FULL_CONTEXTS)
-    # LongRoPE models take other frequencies where the cache as a whole, not a sequence, is longer than this.
-    return min(cells, model.original_context) if length <= model.original_context else cells
-
-
-def _usable_cpus() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

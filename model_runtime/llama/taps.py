@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from model_runtime.core import FloatArray
+    from model_runtime.llama.context import Context
 
 # `enum ggml_type` of the caches that this module reads.
 _KEY_TYPES: dict[int, Any] = {0: np.float32, 1: np.float16}
@@ -58,6 +59,7 @@ class AttentionTapper:
 
     def __init__(self, library: Library, layers: tuple[int, ...], heads: int) -> None:
         self._library = library
+        self._layers = layers
         self._heads = heads
         self._by_key_cache = {f"cache_k_l{layer}".encode(): layer for layer in layers}
         self._by_weights = {f"kq_soft_max-{layer}".encode(): layer for layer in layers}
@@ -73,6 +75,23 @@ class AttentionTapper:
         self._graph_start = 0
         self._error: BaseException | None = None
         self.callback = library.api.ggml_backend_sched_eval_callback(self._on_node)
+
+    def probe(self, context: Context) -> None:
+        """Run one token through an empty context and look at what its graph shows. Raises UnsupportedError where a
+        layer cannot be tapped, EngineFailedError."""
+        out = np.zeros((len(self._layers), self._heads, 1, 1), dtype=np.float32)
+        self.begin([TapRequest(self._layers, 0, 1, 0, 0, array("q"), out)])
+        one = np.zeros(1, dtype=np.int64)
+        context.decode(one, one, one, [], None)
+        self.finish()
+        context.forget(0, 0)
+        # A single key gets all the attention.
+        blind = [layer for layer, weights in zip(self._layers, out, strict=True) if not np.all(weights == 1)]
+        if blind:
+            raise UnsupportedError(
+                f"layers {blind} show no attention that can be tapped: leave them out of tap_layers (or, with "
+                "kv_precision='f32', load with flash_attention=False)"
+            )
 
     def begin(self, requests: Sequence[TapRequest]) -> None:
         """A pass starts; its graphs take the pass's tokens in order."""

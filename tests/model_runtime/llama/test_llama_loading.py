@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -143,9 +143,16 @@ def test_a_token_twice_is_refused_and_does_not_end_the_process(
 
 @pytest.mark.parametrize(
     "arguments",
-    [{"context_length": 0}, {"max_sequences": 0}, {"threads": -1}, {"kv_tokens": 0}, {"max_sequences": 300}],
+    [
+        {"context_length": 0},
+        {"max_sequences": 0},
+        {"threads": -1},
+        {"kv_tokens": 0},
+        {"max_sequences": 300},
+        {"kv_precision": "q8"},
+    ],
 )
-def test_arguments_out_of_range(gguf_file: Callable[[Kind], Path], arguments: dict[str, int]) -> None:
+def test_arguments_out_of_range(gguf_file: Callable[[Kind], Path], arguments: dict[str, Any]) -> None:
     with pytest.raises(BadInputError, match=next(iter(arguments))):
         LlamaEngine.load(gguf_file("llama"), **arguments)
 

@@ -127,7 +127,7 @@ def test_a_full_cache_loses_nothing(load: Callable[..., LlamaEngine], kind: Kind
 def test_full_precision_agrees_with_onnx_runtime(
     load: Callable[..., LlamaEngine], gguf_file: Callable[[Kind], Path]
 ) -> None:
-    """In f16 the same comparison is off by several hundredths."""
+    """In f16 the same comparison is off by hundredths."""
     path = gguf_file("qwen2").with_name("model.onnx")
     export_onnx.export_dynamic(*export_hf.load(path.parent), path)
     exact = load("qwen2", context_length=512, max_sequences=1, flash_attention=False, kv_precision="f32")
