@@ -49,10 +49,22 @@ class DeviceForecast:
         """One decode step took `seconds`."""
         self._decodes.append(_duration("seconds", seconds))
 
-    def ready_in(self, tokens_left: int) -> float | None:
-        """Seconds that prefilling `tokens_left` more tokens takes, from the beginning of a pass on; None: nothing is
-        known of the rate. Proportional to `tokens_left`."""
-        return tokens_left * statistics.median(self._prefills) if self._prefills else None
+    def ready_in(self, tokens_left: int, *, running: int = 0, elapsed: float = 0.0) -> float | None:
+        """Seconds from now until `tokens_left` more tokens are prefilled; None: nothing is known of the rate.
+
+        `running` of them are in a pass that began `elapsed` seconds ago. Ask again while it runs: a pass that takes
+        longer than believed tells of a slower device before it ends.
+        """
+        if not 0 <= running <= tokens_left:
+            raise SettingError("running", running, f"0 to tokens_left, {tokens_left}")
+        if not self._prefills:
+            return None
+        per_token = statistics.median(self._prefills)
+        believed, after = running * per_token, (tokens_left - running) * per_token
+        if elapsed <= believed or believed == 0.0:
+            return believed - min(elapsed, believed) + after
+        # Late by some time, it is expected to take as long again; what follows will be as slow.
+        return elapsed - believed + after * elapsed / believed
 
     @property
     def tpot(self) -> float | None:
