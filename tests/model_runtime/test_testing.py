@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -150,11 +151,17 @@ def test_a_hanging_pass_ends_by_cancellation_and_changes_nothing() -> None:
     engine = ScriptedEngine(faults=Faults(hang_at=0))
     sequence = engine.open()
     cancellation = Cancellation()
-    timer = threading.Timer(0.05, cancellation.cancel)
-    timer.start()
+
+    def cancel_when_it_hangs() -> None:
+        while not engine.passes:
+            time.sleep(0.001)
+        cancellation.cancel()
+
+    thread = threading.Thread(target=cancel_when_it_hangs)
+    thread.start()
     with pytest.raises(Cancelled):
         engine.forward([Chunk(sequence, [1, 2])], cancellation)
-    timer.join()
+    thread.join()
     assert engine.length(sequence) == 0
     engine.forward([Chunk(sequence, [1, 2])])
     assert engine.length(sequence) == 2

@@ -99,9 +99,11 @@ def test_the_bytes_are_those_that_the_library_decodes(kind: str) -> None:
     """`decode` of the library drops a space in front for SentencePiece; the rest must agree for any ids."""
     library = KINDS[kind]()
     tokenizer = ours(library)
+    # What only looks special is special here and not there; a test of its own is about that.
+    ordinary = [token for token in range(library.get_vocab_size()) if library.id_to_token(token) != "<|tool|>"]
 
     @settings(deadline=None, max_examples=50)
-    @given(ids=st.lists(st.integers(0, library.get_vocab_size() - 1), max_size=12))
+    @given(ids=st.lists(st.sampled_from(ordinary), max_size=12))
     def check(ids: list[int]) -> None:
         found = b"".join(map(tokenizer.token_bytes, ids))
         # The library turns a run of byte tokens that is no UTF-8 into one U+FFFD for each byte.
