@@ -110,3 +110,21 @@ def test_impossible_observations_are_refused(value: float) -> None:
         device.observe_prefill(0, 1.0)
     with pytest.raises(SettingError, match="count"):
         cloud.observe_arrival(1.0, count=0)
+
+
+def test_a_pass_under_way_counts_for_what_is_left_of_it() -> None:
+    device = DeviceForecast(prefill_rate=500.0)
+
+    assert device.ready_in(500, running=250, elapsed=0.2) == pytest.approx(0.8)
+
+
+def test_a_pass_that_runs_late_tells_of_a_slower_device() -> None:
+    device = DeviceForecast(prefill_rate=500.0)
+
+    # Half a second was believed, three quarters it is: as long again for the pass, half as slow again after it.
+    assert device.ready_in(500, running=250, elapsed=0.75) == pytest.approx(0.25 + 0.75)
+
+
+def test_what_runs_is_part_of_what_is_left() -> None:
+    with pytest.raises(SettingError, match="running"):
+        DeviceForecast(prefill_rate=500.0).ready_in(100, running=101)
