@@ -65,6 +65,7 @@ def test_a_certain_stall_is_spread_at_once_when_the_cloud_is_lost(driver: Callab
         *tokens(0.2, 0.01, 11),
         (0.31, cloud(0, None)),  # lost: 8 tokens in hand for 2.9 s
         *tokens(3.2, 0.04, 10),
+        (3.56, SpeedController.finished),
     ]
 
     shown = driver(pace=PACE, pace_max=0.08).play(events)
