@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import math
+import re
 import threading
 import time
 from dataclasses import dataclass
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from model_runtime.core import Cancellation
 
 _REPORT_EVERY_S = 0.1
+_HASH = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,9 +179,10 @@ class _Worker(threading.Thread):
             if name in files and name not in choice.files:
                 self.total_bytes += files[name].size or 0
                 self._get(info, name)
-        reference = self._cache.folder / "refs" / self._spec.revision
-        reference.parent.mkdir(parents=True, exist_ok=True)
-        reference.write_text(str(info.sha), encoding="utf-8")
+        if self._spec.revision != info.sha:
+            reference = self._cache.folder / "refs" / self._spec.revision
+            reference.parent.mkdir(parents=True, exist_ok=True)
+            reference.write_text(str(info.sha), encoding="utf-8")
         return model
 
     def _get(self, info: ModelInfo, name: str) -> None:
@@ -196,6 +199,12 @@ class _Worker(threading.Thread):
             etag, digest = file.lfs.sha256, hashlib.sha256()
         else:  # a git object
             etag, digest = str(file.blob_id), hashlib.sha1(f"blob {size}\0".encode(), usedforsecurity=False)
+        # They become names of files here.
+        if not (_HASH.fullmatch(etag) and _HASH.fullmatch(str(info.sha))):
+            raise DownloadError(f"{self._spec}: the Hub names {name} by {etag!r} of {info.sha!r}, which are no hashes")
+        if (self._cache.folder / "snapshots" / str(info.sha) / name).exists():
+            self._arrived(size)
+            return
         blob = self._cache.blob(etag)
         if blob.exists():
             self._arrived(size)

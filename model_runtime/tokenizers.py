@@ -153,6 +153,8 @@ def load_tokenizer(folder: Path) -> HFTokenizer:
         )
     except (ModelFormatError, TemplateError) as error:
         raise ModelFormatError(f"{path}: {error}") from error
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ModelFormatError(f"{path} or a file beside it is not built as expected: {error!r}") from error
 
 
 def _template(folder: Path, config: dict[str, Any]) -> str | None:
@@ -236,7 +238,7 @@ def _token_bytes(
     to_bytes = _decoder(definition.get("decoder"))
     added = {entry["id"]: entry["content"] for entry in definition["added_tokens"]}
     vocabulary: dict[str, int] = tokenizer.get_vocab(with_added_tokens=True)
-    table = [b""] * max(vocabulary_size, *(token + 1 for token in vocabulary.values()))
+    table = [b""] * max([vocabulary_size, *(token + 1 for token in vocabulary.values())])
     for text, token in vocabulary.items():
         table[token] = b"" if token in special else to_bytes(text, added.get(token) == text)
     return table
@@ -278,8 +280,8 @@ def _from_sentencepiece(text: str, byte_fallback: bool) -> bytes:
 def _from_byte_level(text: str) -> bytes:
     try:
         return bytes(_BYTE_LEVEL[character] for character in text)
-    except KeyError as error:
-        raise ModelFormatError(f"the token {text!r} holds {error.args[0]!r}, which stands for no byte") from None
+    except KeyError:  # no piece of byte-level BPE: the library, too, takes it as it is
+        return text.encode()
 
 
 def _byte_level_alphabet() -> dict[str, int]:

@@ -320,6 +320,13 @@ def test_no_network(hub: Hub, tmp_path: Path) -> None:
         pull("hf://owner/model", cache_dir=tmp_path, endpoint="http://127.0.0.1:9")
 
 
+def test_a_server_cannot_choose_where_files_go(hub: Hub, tmp_path: Path) -> None:
+    hub.commit = "../../outside"
+    with pytest.raises(DownloadError, match="no hashes"):
+        get(hub, tmp_path / "cache")
+    assert [path.name for path in tmp_path.iterdir()] in ([], ["cache"])
+
+
 def test_a_disk_that_is_too_small(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = type(download.shutil.disk_usage(tmp_path))
     monkeypatch.setattr(download.shutil, "disk_usage", lambda _: usage(10**9, 10**9, 1000))

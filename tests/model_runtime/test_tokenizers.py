@@ -239,6 +239,9 @@ def test_missing_and_damaged_files_are_named(tmp_path: Path) -> None:
     (tmp_path / "tokenizer.json").write_text("{}", encoding="utf-8")
     with pytest.raises(ModelFormatError, match="this is no tokenizer definition"):
         load_tokenizer(tmp_path)
+    (tmp_path / "tokenizer.json").write_text('{"added_tokens": [1], "model": {}}', encoding="utf-8")
+    with pytest.raises(ModelFormatError, match="not built as expected"):
+        load_tokenizer(tmp_path)
     write(tmp_path, byte_level(), tokenizer_config={"chat_template": "{% for %}"})
     with pytest.raises(ModelFormatError, match="chat template does not compile"):
         load_tokenizer(tmp_path)
