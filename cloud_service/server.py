@@ -11,6 +11,7 @@ from typing import Any
 
 import uvicorn
 from starlette.websockets import WebSocket
+from uvicorn._types import ASGISendEvent
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.http11 import Request
 
@@ -20,14 +21,20 @@ from cloud_service.settings import Settings
 _ABORT = "pd_device.abort"
 
 
-class _DroppableWebSocket(WebSocketsSansIOProtocol):
-    """Tells the application how to drop the connection. A close as ASGI knows it waits for the peer to read what is
-    in the socket's buffer, which a peer that reads nothing never does."""
+class _WebSocket(WebSocketsSansIOProtocol):
+    """Tells the application how to drop the connection: a close as ASGI knows it waits for the peer to read what is
+    in the socket's buffer, which a peer that reads nothing never does. And takes a denied upgrade for what it is,
+    which uvicorn logs as an error of the application."""
 
     def handle_connect(self, event: Request) -> None:
         super().handle_connect(event)
         if hasattr(self, "scope"):  # not where the upgrade was refused
             self.scope["extensions"][_ABORT] = {"abort": self.transport.abort}
+
+    async def send(self, message: ASGISendEvent) -> None:
+        await super().send(message)
+        if message["type"] == "websocket.http.response.body" and not message.get("more_body", False):
+            self.handshake_complete = True
 
 
 def abort_of(connection: WebSocket) -> Callable[[], None] | None:
@@ -64,7 +71,7 @@ class CloudServer(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 app,
-                ws=_DroppableWebSocket,
+                ws=_WebSocket,
                 ws_max_size=settings.max_message_bytes,
                 # Tokens are a few bytes: compressing them costs more than it saves.
                 ws_per_message_deflate=False,

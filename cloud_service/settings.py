@@ -81,6 +81,9 @@ class Settings(BaseSettings):
     send_queue_messages: AtLeastOne = Field(
         1024, description="Messages that may wait for a client that does not read before it is dropped"
     )
+    send_timeout_ms: Annotated[float, Field(gt=0)] = Field(
+        10_000.0, description="How long a client may read nothing while messages wait for it, in ms"
+    )
     drain_ms: Annotated[float, Field(ge=0)] = Field(
         20_000.0, description="Time for running generations to finish after SIGTERM, in ms"
     )

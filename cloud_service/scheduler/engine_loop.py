@@ -215,6 +215,11 @@ class EngineLoop:
         except EngineFailedError as error:
             self._end(generation, Failed("engine", str(error), retriable=True))
             return
+        except Exception:
+            # A request that makes sampling itself fail must not end the other generations.
+            logger.exception("sampling failed", extra={"generation": generation.job.name})
+            self._end(generation, Failed("internal", "sampling failed", retriable=False))
+            return
         if emitted is not None:
             self._events.append((generation.listener, emitted))
         self._halt(generation, self._clock())

@@ -41,7 +41,13 @@ def device_router(service: Service) -> APIRouter:
                 await _deny(socket, 400, f"offer one of the subprotocols {', '.join(SUBPROTOCOLS)}", {})
             case Caller(), str(), Serving(desk):
                 await socket.accept(subprotocol)
-                link = Link(socket, codec_for(subprotocol), service.settings.send_queue_messages, abort_of(socket))
+                link = Link(
+                    socket,
+                    codec_for(subprotocol),
+                    capacity=service.settings.send_queue_messages,
+                    patience=service.settings.send_timeout_ms / 1000,
+                    abort=abort_of(socket),
+                )
                 await _converse(link, service, desk, caller, f"c{next(numbers)}")
             case _:
                 await _deny(socket, 503, "not serving: see /ready", {"retry-after": "1"})

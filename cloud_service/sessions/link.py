@@ -33,18 +33,32 @@ class ClientGoneError(Exception):
 class Link:
     """Belongs to one event loop. One reader; any number of senders, none of which ever waits."""
 
-    def __init__(self, socket: WebSocket, codec: Codec, capacity: int, abort: Callable[[], None] | None) -> None:
-        """`capacity`: messages that may wait for the client to read. `abort` drops the connection at once, where
-        the server can do that; a client that reads nothing would otherwise keep it open."""
+    def __init__(
+        self,
+        socket: WebSocket,
+        codec: Codec,
+        *,
+        capacity: int,
+        patience: float,
+        abort: Callable[[], None] | None,
+    ) -> None:
+        """`capacity`: messages that may wait for a client that does not read. `patience`: for how long, in seconds,
+        it may read nothing while one waits (at most twice as long). `abort` drops the connection at once, where the
+        server can do that; a client that reads nothing would otherwise keep it open."""
         self._socket = socket
         self._codec = codec
         self._capacity = capacity
+        self._patience = patience
         self._abort = abort
         self._queue: deque[bytes | str] = deque()
         self._wake = asyncio.Event()
         self._ending = False
         #: Whether the writer waits for the socket's buffer to have room; sending does not suspend it otherwise.
         self._blocked = False
+        self._sent = 0
+        self._watch: asyncio.TimerHandle | None = None
+        #: Done once the client reads too slowly; what is sent from then on is dropped.
+        self.slow: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._writer = asyncio.create_task(self._write())
 
     @property
@@ -63,20 +77,33 @@ class Link:
         text = event.get("text")
         return self._codec.decode_device(event["bytes"] if text is None else text)
 
-    def send(self, message: CloudMessage) -> bool:
-        """Queue a message; False, with nothing queued, where the client reads too slowly and the queue is full.
-
-        A queue that only waits for its turn on this event loop is not the client's fault, however long it is.
-        """
+    def send(self, message: CloudMessage) -> None:
+        """Queue a message."""
+        if self.slow.done():
+            return
+        # A queue that only waits for its turn on this event loop is not the client's fault, however long it is.
         if self._blocked and len(self._queue) >= self._capacity:
-            return False
+            self.slow.set_result(None)
+            return
         self._queue.append(self._codec.encode(message))
         self._wake.set()
-        return True
+        if self._watch is None:
+            self._watch_progress()
+
+    def _watch_progress(self) -> None:
+        self._watch = asyncio.get_running_loop().call_later(self._patience, self._judge_progress, self._sent)
+
+    def _judge_progress(self, sent_before: int) -> None:
+        self._watch = None
+        if self._blocked and self._sent == sent_before and not self.slow.done():
+            self.slow.set_result(None)
+        elif self._blocked:
+            self._watch_progress()
 
     async def close(self, closing: Closing) -> None:
         """Send what is queued (to a slow reader, no more than the error), then the error and a close frame. Takes at
         most FLUSH_TIMEOUT; then the connection is dropped."""
+        self._stop_watching()
         if closing.code is CloseCode.SLOW_READER:
             self._queue.clear()
         if closing.error is not None:
@@ -94,9 +121,14 @@ class Link:
 
     async def discard(self) -> None:
         """The client is gone: nothing more is sent."""
+        self._stop_watching()
         self._writer.cancel()
         with contextlib.suppress(asyncio.CancelledError, ClientGoneError):
             await self._writer
+
+    def _stop_watching(self) -> None:
+        if self._watch is not None:
+            self._watch.cancel()
 
     async def _write(self) -> None:
         while True:
@@ -111,6 +143,7 @@ class Link:
                 except WebSocketDisconnect:
                     raise ClientGoneError from None
                 self._blocked = False
+                self._sent += 1
             if self._ending:
                 return
             self._wake.clear()

@@ -61,7 +61,7 @@ class Session:
     async def run(self) -> None:
         """Until the connection is closed; then everything that it had in the engine is freed."""
         reader = asyncio.create_task(self._read())
-        ends: list[asyncio.Future[Any]] = [reader, self._link.writer, self._closing]
+        ends: list[asyncio.Future[Any]] = [reader, self._link.writer, self._link.slow, self._closing]
         try:
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -69,6 +69,9 @@ class Session:
             for served in self._served.values():
                 served.abandon()
             self._served.clear()
+            if self._link.slow.done():
+                text = "what was sent is not read fast enough"
+                self._close(Closing(CloseCode.SLOW_READER, Error("", "slow_reader", text, retriable=True)))
             if self._closing.done():
                 await self._link.close(self._closing.result())
             else:
@@ -95,7 +98,7 @@ class Session:
                     if error.generation is None or error.generation in self._served:
                         raise
                     # A `generate` that can be told apart: it ends, and the connection lives on.
-                    self._queue(Error(error.generation, "bad_message", str(error)))
+                    self._link.send(Error(error.generation, "bad_message", str(error)))
                 else:
                     await self._heed(message)
         except ClientGoneError:
@@ -180,12 +183,7 @@ class Session:
         self._ledger.cloud_says(message)
         if isinstance(message, Finished | Rejected | Error):
             self._served.pop(message.id, None)
-        self._queue(message)
-
-    def _queue(self, message: CloudMessage) -> None:
-        if not self._link.send(message):
-            text = f"{self._service.settings.send_queue_messages} messages are waiting to be read"
-            self._close(Closing(CloseCode.SLOW_READER, Error("", "slow_reader", text, retriable=True)))
+        self._link.send(message)
 
     def _close(self, closing: Closing) -> None:
         if not self._closing.done():

@@ -27,6 +27,10 @@ from wire_protocol.codec import codec_for
 from wire_protocol.messages import CloudMessage, DeviceMessage, Hello, Welcome, terminal
 
 
+#: Seconds. Nothing here takes a tenth of it, but on a machine that is busy with something else.
+PATIENCE = 30
+
+
 @dataclass(frozen=True, slots=True)
 class Running:
     """A service under test, in a thread of this process."""
@@ -61,8 +65,8 @@ class Running:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    """Wait for something that nobody announces, at most 5 s."""
-    async with asyncio.timeout(5):
+    """Wait for something that nobody announces, at most PATIENCE."""
+    async with asyncio.timeout(PATIENCE):
         while not condition():  # noqa: ASYNC110
             await asyncio.sleep(0.005)
 
@@ -78,7 +82,7 @@ class Device:
         await self.socket.send(self.codec.encode(message))
 
     async def receive(self) -> CloudMessage:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             return self.codec.decode_cloud(await self.socket.recv())
 
     async def hello(self, engine: ScriptedEngine | None) -> Welcome:
@@ -128,7 +132,7 @@ async def _device(
 
 @pytest.fixture(name="until")
 def until_condition() -> Callable[[Callable[[], bool]], Any]:
-    """`await until(condition)`: at most 5 s."""
+    """`await until(condition)`: at most PATIENCE."""
     return until
 
 
@@ -139,7 +143,7 @@ def device() -> Callable[..., Any]:
 
 
 def _http(running: Running, path: str, body: bytes | None = None, **headers: str) -> tuple[int, str]:
-    with contextlib.closing(http.client.HTTPConnection(running.host, running.port, timeout=5)) as connection:
+    with contextlib.closing(http.client.HTTPConnection(running.host, running.port, timeout=PATIENCE)) as connection:
         connection.request("GET" if body is None else "POST", path, body, headers)
         response = connection.getresponse()
         return response.status, response.read().decode()
@@ -169,12 +173,12 @@ def _serve(engine: ScriptedEngine, settings: Settings, send_buffer: int | None) 
 
     thread = threading.Thread(target=asyncio.run, args=(serve(),), name="server")
     thread.start()
-    running = ready.result(timeout=10)
+    running = ready.result(timeout=PATIENCE)
     try:
         yield running
     finally:
         running.terminate()
-        thread.join(timeout=10)
+        thread.join(timeout=PATIENCE)
         assert not thread.is_alive(), "the server did not shut down"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from types import SimpleNamespace
 
 import pytest
 
@@ -305,6 +306,19 @@ def test_unusable_logits_end_their_own_generation_and_free_its_place() -> None:
     bench.loop.step([bench.begin("b", 10, grant=3)])
     bench.until_idle()
     assert isinstance(bench.end("a"), Failed)
+    assert bench.tokens("b") == 3
+
+
+def test_a_request_that_breaks_sampling_ends_alone(monkeypatch):
+    bench = Bench()
+    bench.loop.step([bench.begin("a", 10, grant=3), bench.begin("b", 10, grant=3)])
+
+    def broken(logits, output):
+        raise FloatingPointError("overflow")
+
+    monkeypatch.setattr(bench.generations["a"], "_sampler", SimpleNamespace(sample=broken))
+    bench.until_idle()
+    assert bench.end("a") == Failed("internal", "sampling failed", retriable=False)
     assert bench.tokens("b") == 3
 
 

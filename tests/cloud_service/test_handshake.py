@@ -100,7 +100,7 @@ async def test_an_unknown_subprotocol_is_refused_at_the_upgrade(serve):
 
 
 @pytest.mark.parametrize("header", [None, "Bearer wrong-key-of-same-len", f"Basic {KEY}", "Bearer", f"bearer{KEY}"])
-async def test_a_wrong_key_is_refused_at_the_upgrade(serve, header):
+async def test_a_wrong_key_is_refused_at_the_upgrade(serve, caplog, header):
     running = serve(keys={"alice": KEY})
     headers = {} if header is None else {"authorization": header}
     with pytest.raises(InvalidStatus) as refused:
@@ -108,6 +108,7 @@ async def test_a_wrong_key_is_refused_at_the_upgrade(serve, header):
             pass
     assert refused.value.response.status_code == 401
     assert refused.value.response.headers["www-authenticate"] == "Bearer"
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
 
 
 async def test_a_right_key_opens(serve, device):

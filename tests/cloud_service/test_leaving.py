@@ -61,7 +61,7 @@ async def deaf(running, device):
 
 
 async def test_a_slow_reader_is_dropped_with_a_reason_and_nobody_else_notices(serve, device):
-    running = serve(talkative(), send_queue_messages=20, send_buffer=4096)
+    running = serve(talkative(), send_queue_messages=20, send_timeout_ms=60_000.0, send_buffer=4096)
     async with device(running) as other, deaf(running, device) as one:
         await other.send(Generate("g", 50, prompt=(1, 2)))
         assert (await other.until_terminal("g"))[-1].reason == "grant"
@@ -74,7 +74,8 @@ async def test_a_slow_reader_is_dropped_with_a_reason_and_nobody_else_notices(se
 
 
 async def test_a_client_that_never_reads_does_not_keep_its_connection(serve, device, until):
-    running = serve(talkative(), send_queue_messages=20, send_buffer=4096)
+    # More messages may wait than there are: what counts is that nothing is read.
+    running = serve(talkative(), send_queue_messages=100_000, send_timeout_ms=100.0, send_buffer=4096)
     async with deaf(running, device):
         await running.emptied()
         await until(lambda: not running.service.connections)
