@@ -89,14 +89,19 @@ class Sampler:
         scores = self._scores(logits, output)
         if self._greedy:
             return int(scores.argmax())
-        ids = _filter(scores, self.params)
-        race = scores[ids] - np.log(_exponentials(self.params.seed, len(output), ids))
-        return int(ids[race.argmax()])
+        limit = _limit(scores, self.params)
+        words = _words(self.params.seed, len(output), scores.size)
+        if limit == -np.inf:
+            return int((scores + _gumbel(words)).argmax())
+        ids = np.flatnonzero(scores >= limit)
+        return int(ids[(scores[ids] + _gumbel(words[ids])).argmax()])
 
     def probabilities(self, logits: FloatArray, output: Sequence[int]) -> FloatArray:
         """What `sample` draws from: (vocabulary,), summing to 1. Raises as `sample` does."""
         scores = self._scores(logits, output)
-        ids = np.atleast_1d(scores.argmax()) if self._greedy else _filter(scores, self.params)
+        ids = np.atleast_1d(scores.argmax())
+        if not self._greedy:
+            ids = np.flatnonzero(scores >= _limit(scores, self.params))
         weights = np.exp(scores[ids] - scores[ids].max())
         result = np.zeros(scores.size, dtype=np.float32)
         result[ids] = weights / weights.sum()
@@ -114,8 +119,8 @@ class Sampler:
         return scores if self._greedy else scores / np.float32(self.params.temperature)
 
 
-def _filter(scores: FloatArray, params: SamplingParams) -> _Ids:
-    """The ids that top-k, top-p and min-p leave, in order."""
+def _limit(scores: FloatArray, params: SamplingParams) -> np.float32:
+    """Top-k, top-p and min-p keep the scores from this one up."""
     limit = np.float32(-np.inf)
     if 0 < params.top_k < scores.size:
         limit = np.partition(scores, scores.size - params.top_k)[scores.size - params.top_k]
@@ -130,20 +135,24 @@ def _filter(scores: FloatArray, params: SamplingParams) -> _Ids:
         limit = kept[np.searchsorted(sums[:-1], params.top_p * total, side="left")]
     if params.min_p > 0:
         limit = max(limit, scores.max() + np.float32(math.log(params.min_p)))
-    # A score of -inf has no chance and must not take part: it would make NaN with infinite noise.
-    return np.flatnonzero((scores >= limit) & (scores > -np.inf))
+    return limit
 
 
-def _exponentials(seed: int, position: int, ids: _Ids) -> NDArray[np.float64]:
-    """Exponential noise for ascending ids; that of an id depends on nothing but seed and position.
+def _words(seed: int, position: int, size: int) -> NDArray[np.uint64]:
+    """Random bits for ids 0 … size - 1; those of an id do not depend on `size`.
 
-    `argmax(score - log(noise))` draws from softmax(score). Built from the raw words of Philox, which NumPy promises
-    never to change, while it may change how its distributions use them.
+    Raw words of Philox, which NumPy promises never to change, while it may change how its distributions use them.
     """
-    words = np.random.Philox(key=seed, counter=position << 64).random_raw(int(ids[-1]) + 1)[ids]
-    # The upper 52 bits as the fraction of a number in [1, 2), then in (0, 1): never 0, whose logarithm is infinite.
+    words: NDArray[np.uint64] = np.random.Philox(key=seed, counter=position << 64).random_raw(size)
+    return words
+
+
+def _gumbel(words: NDArray[np.uint64]) -> NDArray[np.float64]:
+    """Gumbel noise: `argmax(score + noise)` draws from softmax(score)."""
+    # The upper 52 bits as the fraction of a number in [1, 2), then in (0, 1): noise is finite at both ends.
     uniform = (words >> np.uint64(12) | np.uint64(0x3FF0000000000000)).view(np.float64) - (1 - 2.0**-53)
-    return -np.log(uniform)
+    noise: NDArray[np.float64] = -np.log(-np.log(uniform))
+    return noise
 
 
 class _Penalties:

@@ -8,7 +8,6 @@ script. Faults and delays can be put in.
 from __future__ import annotations
 
 import hashlib
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,6 +15,7 @@ import numpy as np
 
 from model_runtime import kv_bytes
 from model_runtime.core import Capabilities, Engine, EngineInfo, FloatArray, Result, Tokenizer
+from model_runtime.emulated import sleep
 from model_runtime.errors import BadTokenError, Cancelled
 from model_runtime.fingerprints import template_fingerprint, tokenizer_fingerprint
 from model_runtime.passes import SequenceTable, logit_rows, raise_if_cancelled, tap_rows
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from model_runtime.core import AttentionTap, Cancellation, Chunk, Message
+    from model_runtime.emulated import Sleep
 
 #: The words of the toy language. Some hold characters of several bytes.
 WORDS = (
@@ -112,14 +113,6 @@ class Faults:
     hang_at: int | None = None
 
 
-def real_sleep(seconds: float, cancellation: Cancellation | None) -> bool:
-    """Sleep for `seconds` or until cancelled; returns whether it was cancelled."""
-    if cancellation is not None:
-        return cancellation.wait(seconds)
-    time.sleep(seconds)
-    return False
-
-
 class ScriptedEngine(Engine):
     """An Engine whose next token is a pure function of the token history.
 
@@ -147,7 +140,7 @@ class ScriptedEngine(Engine):
         name: str = "scripted",
         faults: Faults = Faults(),
         delay: Callable[[Sequence[Chunk]], float] | None = None,
-        sleep: Callable[[float, Cancellation | None], bool] = real_sleep,
+        sleep: Sleep = sleep,
     ) -> None:
         self.tokenizer = tokenizer if tokenizer is not None else ScriptedTokenizer()
         self.faults = faults
