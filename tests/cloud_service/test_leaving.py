@@ -15,6 +15,9 @@ from wire_protocol.close_codes import CloseCode
 from wire_protocol.messages import Accepted, Draining, Error, Finished, Generate, Rejected, Tokens, terminal
 
 
+ENDLESS = 100_000
+
+
 def talkative(**options: object) -> ScriptedEngine:
     return ScriptedEngine(answer_length=100_000, **options)
 
@@ -51,17 +54,19 @@ async def test_a_client_that_leaves_ends_a_pass_that_nobody_else_is_in(serve, de
 
 @contextlib.asynccontextmanager
 async def deaf(running, device):
-    """A device that has a generation and reads nothing of it, over sockets with small buffers."""
+    """A device that has an endless generation and reads nothing of it, over sockets with small buffers."""
     small = socket.socket()
     small.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     small.connect((running.host, running.port))
     async with device(running, sock=small, max_queue=1, subprotocol="pd.v1+json") as one:
-        await one.send(Generate("g", 4000, prompt=(1, 2)))
+        await one.send(Generate("g", ENDLESS, prompt=(1, 2)))
         yield one
 
 
 async def test_a_slow_reader_is_dropped_with_a_reason_and_nobody_else_notices(serve, device):
-    running = serve(talkative(), send_queue_messages=20, send_timeout_ms=60_000.0, send_buffer=4096)
+    engine = talkative(context_length=2 * ENDLESS)
+    limits = {"send_queue_messages": 20, "send_timeout_ms": 60_000.0}
+    running = serve(engine, max_grant=ENDLESS, send_buffer=4096, **limits)
     async with device(running) as other, deaf(running, device) as one:
         await other.send(Generate("g", 50, prompt=(1, 2)))
         assert (await other.until_terminal("g"))[-1].reason == "grant"
@@ -74,8 +79,10 @@ async def test_a_slow_reader_is_dropped_with_a_reason_and_nobody_else_notices(se
 
 
 async def test_a_client_that_never_reads_does_not_keep_its_connection(serve, device, until):
-    # More messages may wait than there are: what counts is that nothing is read.
-    running = serve(talkative(), send_queue_messages=100_000, send_timeout_ms=100.0, send_buffer=4096)
+    engine = talkative(context_length=2 * ENDLESS)
+    # As many messages may wait as there are: what counts is that nothing is read.
+    limits = {"send_queue_messages": 2 * ENDLESS, "send_timeout_ms": 100.0}
+    running = serve(engine, max_grant=ENDLESS, send_buffer=4096, **limits)
     async with deaf(running, device):
         await running.emptied()
         await until(lambda: not running.service.connections)
