@@ -188,11 +188,10 @@ class SpeedController:
             return next_gap(self._outlook(), settings, previous)
         if settings.finish == "flush":
             return 0.0
-        return (
-            settings.pace
-            if previous is None
-            else max(min(previous, settings.pace), previous * (1 - settings.max_change))
-        )
+        if previous is None:
+            return settings.pace
+        quickest = min(previous * (1 - settings.max_change), settings.pace_max)
+        return max(min(previous, settings.pace), quickest)
 
     def _outlook(self) -> Outlook:
         usual = self._previous or self._settings.pace

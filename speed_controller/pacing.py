@@ -26,8 +26,9 @@ COST_OF_SPARE = 1.05
 def next_gap(outlook: Outlook, settings: PaceSettings, previous: float | None) -> float:
     """Seconds from the last shown token to the next one; `previous`: the gap before it, None where there is none.
 
-    It differs from `previous` by at most `settings.max_change`. One exception: where slowing down that gradually would
-    still run dry before what is forecast, it steps to the even pace at once, since the long gap would come anyway.
+    It differs from `previous` by at most `settings.max_change`, but for a step that no one can be spared: where slowing
+    down that gradually would still run dry before what is forecast, it steps to the even pace at once, since the long
+    gap would come anyway; and from a pace slower than `pace_max` it steps back as soon as it can.
     """
     coming = tuple(milestones(outlook))
     wanted = _wanted(outlook, coming, settings, previous)
@@ -35,7 +36,8 @@ def next_gap(outlook: Outlook, settings: PaceSettings, previous: float | None) -
         return wanted
     change = settings.max_change
     slowest = previous * (1 + change) if _gradual_reaches(outlook, coming, settings, previous) else math.inf
-    return min(max(wanted, previous * (1 - change)), slowest)
+    # Beyond `pace_max` the pace is no choice: from there it comes back at once.
+    return min(max(wanted, min(previous * (1 - change), settings.pace_max)), slowest)
 
 
 def _wanted(outlook: Outlook, coming: Sequence[Milestone], settings: PaceSettings, previous: float | None) -> float:
