@@ -93,7 +93,7 @@ COLUMNS = (
 
 
 def table(patterns: Sequence[Pattern]) -> list[str]:
-    """A line for each family, for all, and for all that nothing unannounced happened in."""
+    """A line for each family, for all, and for all in which nothing happened that no forecast could tell."""
     heads = [
         "".join(f"{'max' if share == 1 else f'p{100 * share:.0f}':>7}" for share in shares) for _, shares in COLUMNS
     ]
@@ -106,7 +106,7 @@ def table(patterns: Sequence[Pattern]) -> list[str]:
         for family in dict.fromkeys(p.family for p in patterns)
     }
     groups["all"] = list(patterns)
-    groups["all without a fault"] = [each for each in patterns if each.faults == 0]
+    groups["all foretold"] = [each for each in patterns if each.faults == 0 and each.family != "random"]
     for name, members in groups.items():
         if not members:
             continue

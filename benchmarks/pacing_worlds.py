@@ -257,7 +257,7 @@ class Simulation:
             ready = self.took_over
             if ready is None:
                 left = self.world.device.prompt + len(self.run.arrivals) - self.position
-                wait = self.device_forecast.ready_in(
+                wait = self.device_forecast.first_token_in(
                     left + self.remaining, running=self.in_pass, elapsed=now - self.pass_start
                 )
                 ready = None if wait is None else now + wait

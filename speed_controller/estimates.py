@@ -49,19 +49,25 @@ class DeviceForecast:
         """One decode step took `seconds`."""
         self._decodes.append(_duration("seconds", seconds))
 
-    def ready_in(self, tokens_left: int, *, running: int = 0, elapsed: float = 0.0) -> float | None:
-        """Seconds from now until `tokens_left` more tokens are prefilled; None: nothing is known of the rate.
+    def ready_in(self, tokens_left: int) -> float | None:
+        """Seconds that prefilling `tokens_left` more tokens takes, in proportion; None: nothing is known of the rate."""
+        return tokens_left * statistics.median(self._prefills) if self._prefills else None
+
+    def first_token_in(self, tokens_left: int, *, running: int = 0, elapsed: float = 0.0) -> float | None:
+        """Seconds from now until `tokens_left` more tokens are prefilled and the device has its first own token: what
+        `SpeedController.expect_device` wants to hear. None: nothing is known of the rate.
 
         `running` of them are in a pass that began `elapsed` seconds ago. Ask again while it runs: a pass that takes
         longer than believed tells of a slower device before it ends.
         """
         if not 0 <= running <= tokens_left:
             raise SettingError("running", running, f"0 to tokens_left, {tokens_left}")
-        if not self._prefills:
+        believed, after = self.ready_in(running), self.ready_in(tokens_left - running)
+        if believed is None or after is None:
             return None
-        per_token = statistics.median(self._prefills)
-        believed, after = running * per_token, (tokens_left - running) * per_token
-        if elapsed <= believed or believed == 0.0:
+        if tokens_left > running:
+            after = max(after, self.tpot or 0.0)  # however few tokens are left, a pass takes as long as a decode step
+        if elapsed <= believed or running == 0:
             return believed - min(elapsed, believed) + after
         # Late by some time, it is expected to take as long again; what follows will be as slow.
         return elapsed - believed + after * elapsed / believed

@@ -115,16 +115,24 @@ def test_impossible_observations_are_refused(value: float) -> None:
 def test_a_pass_under_way_counts_for_what_is_left_of_it() -> None:
     device = DeviceForecast(prefill_rate=500.0)
 
-    assert device.ready_in(500, running=250, elapsed=0.2) == pytest.approx(0.8)
+    assert device.first_token_in(500, running=250, elapsed=0.2) == pytest.approx(0.8)
 
 
 def test_a_pass_that_runs_late_tells_of_a_slower_device() -> None:
     device = DeviceForecast(prefill_rate=500.0)
 
     # Half a second was believed, three quarters it is: as long again for the pass, half as slow again after it.
-    assert device.ready_in(500, running=250, elapsed=0.75) == pytest.approx(0.25 + 0.75)
+    assert device.first_token_in(500, running=250, elapsed=0.75) == pytest.approx(0.25 + 0.75)
 
 
 def test_what_runs_is_part_of_what_is_left() -> None:
     with pytest.raises(SettingError, match="running"):
-        DeviceForecast(prefill_rate=500.0).ready_in(100, running=101)
+        DeviceForecast(prefill_rate=500.0).first_token_in(100, running=101)
+
+
+def test_the_last_few_tokens_take_a_pass_of_their_own() -> None:
+    device = DeviceForecast(prefill_rate=500.0, tpot=0.04)
+
+    assert device.first_token_in(255, running=250) == pytest.approx(0.5 + 0.04)
+    assert device.first_token_in(250, running=250) == pytest.approx(0.5)
+    assert DeviceForecast().first_token_in(10) is None
