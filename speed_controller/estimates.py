@@ -50,7 +50,7 @@ class DeviceForecast:
         self._decodes.append(_duration("seconds", seconds))
 
     def ready_in(self, tokens_left: int) -> float | None:
-        """Seconds that prefilling `tokens_left` more tokens takes, in proportion; None: nothing is known of the rate."""
+        """Seconds that prefilling `tokens_left` more tokens takes, in proportion. None: the rate is not known."""
         return tokens_left * statistics.median(self._prefills) if self._prefills else None
 
     def first_token_in(self, tokens_left: int, *, running: int = 0, elapsed: float = 0.0) -> float | None:
