@@ -63,7 +63,7 @@ class EngineLoop:
             self.step(self._mailbox.take(self._patience()))
 
     def step(self, commands: Iterable[object]) -> None:
-        """Perform `commands`, run one pass if there is work, deliver what came of it."""
+        """Perform `commands`, run one pass if there is work, deliver what comes of either."""
         try:
             for command in commands:
                 self._apply(command)
@@ -71,6 +71,7 @@ class EngineLoop:
             self._seat()
             shares = plan_pass((g.work for g in self._seated.values() if g.halt is None), self._budget)
             if shares:
+                self._flush()  # who has ended already does not wait for the pass
                 self._perform(shares)
         finally:
             self._flush()
@@ -156,8 +157,9 @@ class EngineLoop:
                     return
                 oldest = min(lingering, key=lambda g: g.linger_until or 0.0)
                 self._end(oldest, Ended("grant", oldest.usage))
-            generation = self._waiting.popleft()
+            generation = self._waiting[0]
             generation.sequence = self._engine.open()
+            self._waiting.popleft()
             self._seated[generation.key] = generation
 
     # --- the pass -----------------------------------------------------------------------------------------------
@@ -179,6 +181,7 @@ class EngineLoop:
             self._guard.end()
             self._passes += 1
         seconds = self._clock() - started
+        seconds_per_token = seconds / sum(count for _, count in parts)
         self._account(parts, seconds)
         for (generation, count), result in zip(parts, results, strict=True):
             generation.last_pass = self._passes
@@ -186,7 +189,7 @@ class EngineLoop:
                 logger.error("the engine refused a chunk", extra={"generation": generation.job.name})
                 self._end(generation, Failed("internal", f"the engine refused a chunk: {result}", retriable=True))
                 continue
-            generation.fed_tokens(count, seconds * count / sum(share.tokens for share in shares))
+            generation.fed_tokens(count, seconds_per_token * count)
             if generation.pending == 0:
                 self._sample(generation, result)
 
@@ -232,14 +235,14 @@ class EngineLoop:
             self._waiting.remove(generation)
         else:
             del self._seated[generation.key]
-            if engine_usable:
-                self._engine.close(generation.sequence)
         self._ended(generation.key)
-        if event is None:
-            return
         if isinstance(event, Ended) and (rest := generation.end()) is not None:
             self._events.append((generation.listener, rest))
-        self._events.append((generation.listener, event))
+        if event is not None:
+            self._events.append((generation.listener, event))
+        # Last, as an engine that breaks here must not keep the listener from its terminal event.
+        if generation.sequence is not None and engine_usable:
+            self._engine.close(generation.sequence)
 
     def _flush(self) -> None:
         if self._events:

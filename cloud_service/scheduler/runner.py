@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import logging
 import threading
@@ -172,16 +173,24 @@ class Runner:
             with self._lock:
                 self._broken = message
             self._loop.fail(message)
-            self._post(lambda: self._failed(message))
+            self._tell(lambda: self._failed(message))
         finally:
             self._engine.shutdown()
 
     def _deliver(self, events: list[tuple[Listener, Event]]) -> None:
         def tell() -> None:
             for listener, event in events:
-                listener(event)
+                try:
+                    listener(event)
+                except Exception:  # one listener's fault must not cost another one its events
+                    logger.exception("a listener failed")
 
-        self._post(tell)
+        self._tell(tell)
+
+    def _tell(self, what: Callable[[], None]) -> None:
+        # RuntimeError: the event loop has ended without waiting for this thread. Nobody listens any more.
+        with contextlib.suppress(RuntimeError):
+            self._post(what)
 
     def _forget(self, key: int) -> None:
         with self._lock:

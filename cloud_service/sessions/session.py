@@ -55,6 +55,8 @@ class Session:
         self._defaults = Defaults(settings.linger_ms / 1000, None if deadline_ms is None else deadline_ms / 1000)
         self._ledger = GenerationLedger()
         self._served: dict[str, Served] = {}
+        #: Those that wait for their refinement.
+        self._unrefined: set[str] = set()
         self._closing: asyncio.Future[Closing] = asyncio.get_running_loop().create_future()
         self._over = asyncio.Event()
 
@@ -157,14 +159,14 @@ class Session:
         self._served[message.id] = answer
         self._send(Accepted(message.id, len(job.prompt) + len(job.output), queue_ms=answer.queue_ms))
         if message.refine is not None:
-            prompt = prompt_extent(message)
-            keep = self._service.refiner.refine(prompt, message.refine)
-            self._send(Refinement(message.id, stage=1, final=True, unit=prompt.unit, keep=keep))
+            self._unrefined.add(message.id)
 
     # --- to the device ------------------------------------------------------------------------------------------
 
     def _hear(self, request: Generate, event: Event) -> None:
         """The listener of a generation."""
+        if request.id in self._unrefined:
+            self._refine(request, event)
         match event:
             case Emitted(first, ids) if self._agreement.travel == "ids":
                 self._send(Tokens(request.id, len(request.output) + first, ids=ids))
@@ -176,6 +178,15 @@ class Session:
                 self._send(Rejected(request.id, "deadline", "the first token would come after the deadline"))
             case Failed(code, text, retriable):
                 self._send(Error(request.id, code, text[:2_000], retriable))
+
+    def _refine(self, request: Generate, event: Event) -> None:
+        """The refinement goes with the first result of the prefill: what is rejected for its deadline has none."""
+        self._unrefined.remove(request.id)
+        stopped = isinstance(event, Ended) and event.reason == "stopped"
+        if request.refine is not None and isinstance(event, Emitted | Ended) and not stopped:
+            prompt = prompt_extent(request)
+            keep = self._service.refiner.refine(prompt, request.refine)
+            self._send(Refinement(request.id, stage=1, final=True, unit=prompt.unit, keep=keep))
 
     def _send(self, message: CloudMessage) -> None:
         if self._closing.done():

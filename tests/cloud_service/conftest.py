@@ -26,7 +26,6 @@ from model_runtime.testing import ScriptedEngine
 from wire_protocol.codec import codec_for
 from wire_protocol.messages import CloudMessage, DeviceMessage, Hello, Welcome, terminal
 
-
 #: Seconds. Nothing here takes a tenth of it, but on a machine that is busy with something else.
 PATIENCE = 30
 

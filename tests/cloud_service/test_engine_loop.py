@@ -237,6 +237,18 @@ def test_stop_frees_the_sequence_and_tells_whom_it_should() -> None:
     assert [bench.engine.open() for _ in range(bench.engine.info.max_sequences)]
 
 
+def test_who_has_ended_is_told_before_the_next_pass() -> None:
+    bench = Bench()
+    bench.loop.step([bench.begin("a", grant=50)])
+    heard_at: list[float] = []
+    ended = bench.begin("b", grant=0)
+    ended.generation.listener = lambda event: heard_at.append(bench.now)
+    before = bench.now
+    bench.loop.step([ended])
+    assert heard_at == [before]
+    assert bench.now > before
+
+
 def test_draining_holds_no_grant_open() -> None:
     bench = Bench()
     bench.loop.step([bench.begin("a", grant=1, linger=9), bench.begin("b", grant=3, linger=9)])
@@ -267,6 +279,22 @@ def test_a_broken_engine_ends_everything_exactly_once() -> None:
     bench.loop.fail("broken")
     for name in "abc":
         assert bench.end(name) == Failed("engine", "broken", retriable=True)
+
+
+class Brittle(ScriptedEngine):
+    """Breaks when a sequence is closed."""
+
+    def close(self, sequence: int) -> None:
+        raise EngineFailedError("broken at close")
+
+
+def test_an_engine_that_breaks_when_a_generation_ends_does_not_swallow_its_end() -> None:
+    bench = _with(Brittle())
+    with pytest.raises(EngineFailedError):
+        bench.loop.step([bench.begin("a", grant=1), bench.begin("b", grant=5)])
+    bench.loop.fail("broken")
+    assert bench.end("a").reason == "grant"
+    assert isinstance(bench.end("b"), Failed)
 
 
 class Choosy(ScriptedEngine):

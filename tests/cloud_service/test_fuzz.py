@@ -43,7 +43,7 @@ def test_any_conversation(serve, device, subprotocol):
 
     @settings(
         deadline=None,
-        max_examples=40,
+        max_examples=25,
         phases=[Phase.generate],
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
     )

@@ -14,7 +14,6 @@ from model_runtime.testing import Faults, ScriptedEngine
 from wire_protocol.close_codes import CloseCode
 from wire_protocol.messages import Accepted, Draining, Error, Finished, Generate, Rejected, Tokens, terminal
 
-
 ENDLESS = 100_000
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from model_runtime.testing import ScriptedEngine
 from wire_protocol.close_codes import CloseCode
-from wire_protocol.messages import ChatMessage, Error, Extend, Finished, Generate, Rejected, Stop
+from wire_protocol.messages import Accepted, ChatMessage, Error, Extend, Finished, Generate, Refine, Rejected, Stop
 
 CHAT = (ChatMessage("user", "Where?"),)
 
@@ -172,6 +172,19 @@ async def test_a_deadline_that_cannot_be_met_is_rejected_before_anything_is_gene
         assert isinstance(message, Rejected)
         assert message.reason == "deadline"
         assert all(len(chunk.tokens) < 50 for chunks in running.engine.passes[passes_before:] for chunk in chunks)
+
+
+async def test_a_deadline_that_is_missed_after_acceptance_is_still_a_rejection(serve, device):
+    running = serve(slow_engine(), pass_tokens=16)
+    async with device(running) as one:
+        # Nothing was measured yet, so it is accepted; 5,000 tokens take more than 300 passes.
+        await one.send(Generate("a", 2, prompt=(3,) * 5000, deadline_ms=300, refine=Refine(0.5)))
+        messages = await one.until_terminal("a")
+        await one.send(Generate("b", 2, prompt=(3,) * 5, refine=Refine(0.5)))
+        assert (await one.until_terminal("b"))[-1].reason == "grant"
+    assert [type(message) for message in messages] == [Accepted, Rejected]
+    assert messages[-1].reason == "deadline"
+    await running.emptied()
 
 
 async def test_the_service_s_own_deadline_holds_where_the_request_says_none(serve, device):
