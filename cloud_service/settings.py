@@ -16,6 +16,8 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from wire_protocol.decoding import MAX_MESSAGE_BYTES
+
 ENVIRONMENT_PREFIX = "PD_CLOUD_"
 
 #: Fields that must not be given as flags, where every user of the machine could read them.
@@ -66,7 +68,7 @@ class Settings(BaseSettings):
     max_grant: AtLeastOne = Field(4096, description="Most output tokens of one generation")
     max_generations: AtLeastOne = Field(32, description="Concurrent generations of one key (of one address without)")
     requests_per_minute: AtLeastOne | None = Field(None, description="Generations started per key; by default no limit")
-    max_message_bytes: Annotated[int, Field(ge=1024)] = Field(
+    max_message_bytes: Annotated[int, Field(ge=1024, le=MAX_MESSAGE_BYTES)] = Field(
         4 * 2**20, description="Largest message or body, in bytes"
     )
 

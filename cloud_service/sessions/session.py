@@ -116,7 +116,7 @@ class Session:
             self._close(Closing(CloseCode.INTERNAL_ERROR, Error("", "internal", "the service failed", retriable=True)))
 
     async def _heed(self, message: DeviceMessage) -> None:
-        if not self._ledger.device_says(message):
+        if self._closing.done() or not self._ledger.device_says(message):
             return
         match message:
             case Generate():
