@@ -113,7 +113,7 @@ class SpeedController:
         """How many more tokens to ask the cloud for now; 0: none, or not yet.
 
         Above 0 where even `pace_max` does not reach the device's forecast, a round trip and a token of the cloud
-        (both twice: links jitter) before the tokens in hand would run out. Asked again it says the same, until
+        (both twice: links jitter) before the tokens in hand would run out or the grant ends. Asked again it says the same, until
         `cloud_state` reports the raised `remaining`. 0 where no device is expected: nothing says how many it takes.
         """
         self._advance(now)
@@ -122,7 +122,10 @@ class SpeedController:
             return 0
         slowest = self._settings.pace_max
         dry_at = self._last_shown + (self.buffered + self._cloud_left + 1) * slowest
-        if self._ready_at <= dry_at or now < dry_at - 2 * (self._round_trip + self._cloud_tpot + slowest):
+        in_time = dry_at - 2 * (self._round_trip + self._cloud_tpot + slowest)
+        # What the cloud has ended must be begun anew, prompt and all: the end of the grant is the last cheap moment.
+        ending = self._cloud_left * self._cloud_tpot <= 2 * (self._round_trip + self._cloud_tpot)
+        if self._ready_at <= dry_at or (now < in_time and not ending):
             return 0
         return math.ceil((self._ready_at - dry_at) / slowest)
 

@@ -12,7 +12,7 @@ from speed_controller.errors import SettingError
 #: estimate, and a device that throttles shows with the second slow pass. Decode steps are many and jitter more.
 PREFILL_PASSES = 3
 DECODE_STEPS = 9
-#: A pass over few tokens is bound by reading the weights: below this share of the largest it tells nothing of the rate.
+#: A pass over few tokens is bound by reading the weights: below this share of the one before it tells nothing of the rate.
 LARGE_PASS = 0.5
 #: Arrivals over which the cloud's time per token is taken; a burst of the link among them changes little.
 ARRIVALS = 16
@@ -29,7 +29,7 @@ class DeviceForecast:
     def __init__(self, *, prefill_rate: float | None = None, tpot: float | None = None) -> None:
         self._prefills: deque[float] = deque(maxlen=PREFILL_PASSES)  # seconds per token
         self._decodes: deque[float] = deque(maxlen=DECODE_STEPS)
-        self._largest = 0
+        self._usual = 0
         if prefill_rate is not None:
             self._prefills.append(1.0 / _positive("prefill_rate", prefill_rate))
         if tpot is not None:
@@ -40,9 +40,9 @@ class DeviceForecast:
         if tokens < 1:
             raise SettingError("tokens", tokens, "at least 1")
         _duration("seconds", seconds)
-        if tokens < LARGE_PASS * self._largest:
+        if tokens < LARGE_PASS * self._usual:
             return
-        self._largest = max(self._largest, tokens)
+        self._usual = tokens
         self._prefills.append(seconds / tokens)
 
     def observe_decode(self, seconds: float) -> None:

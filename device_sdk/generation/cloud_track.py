@@ -27,6 +27,7 @@ class Open:
     stopping: bool = False
     #: The device has supplied a token since: what comes from here continues another text.
     superseded: bool = False
+    extended: bool = False
     told_at: float | None = None
 
     @property

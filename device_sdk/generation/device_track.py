@@ -57,6 +57,7 @@ class DeviceTrack:
     #: Output tokens in the KV cache: kept apart from the output itself, because re-tokenized text may change.
     fed_output: list[int] = field(default_factory=list)
     steps: int = 0
+    last_chunk: int = 0
     checked: int = 0
     agreed: int = 0
     progress: list[tuple[float, int]] = field(default_factory=list)
@@ -183,4 +184,7 @@ class DeviceTrack:
         per_token = self.forecast.ready_in(1)
         if not per_token:
             return UNKNOWN_CHUNK
-        return min(max(int(PASS_SECONDS / per_token), LEAST_CHUNK), LARGEST_CHUNK)
+        # Not below half of the last one at once, which is how the forecast tells a small rest from a slower device.
+        least = max(LEAST_CHUNK, -(-self.last_chunk // 2))
+        self.last_chunk = min(max(int(PASS_SECONDS / per_token), least), LARGEST_CHUNK)
+        return self.last_chunk

@@ -50,6 +50,9 @@ LAST_CATCH_UP = 4
 #: Seconds before the first, second, … further attempt of an answer that only the cloud can finish.
 RETRY_DELAYS = (0.0, 0.5, 2.0)
 
+#: Tokens more at a time, so that a forecast that creeps does not ask at each token.
+LEAST_EXTENSION = 8
+
 #: Seconds that a whole answer waits for the cloud's closing word, which carries what it cost.
 CLOSING_GRACE = 0.25
 
@@ -366,9 +369,11 @@ class GenerationMachine:
         cloud = self.cloud.state
         if more <= 0 or not isinstance(cloud, Open) or cloud.stopping:
             return
-        grant = min(cloud.grant + more, room - cloud.base)
+        grant = min(cloud.grant + max(more, LEAST_EXTENSION), room - cloud.base)
         if grant > cloud.grant:
-            self._notify("extended", f"grant raised from {cloud.grant} to {grant} tokens: the device is late")
+            if not cloud.extended:
+                self._notify("extended", f"the device is late: more than {cloud.grant} tokens are asked of the cloud")
+            cloud.extended = True
             self._raise_grant(cloud, grant, now)
 
     def _tell_progress(self, now: float) -> None:
