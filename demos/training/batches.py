@@ -266,7 +266,7 @@ def _next_numbers(
 def _wordings() -> list[str]:
     """The words that all logs share, which tell no entry from another."""
     found = [p for k in phrases.KINDS for p in k.entries + k.by_object + k.by_person + k.by_place]
-    found += phrases.TAILS + phrases.REPORTS + phrases.COUNTS + phrases.FIRST + phrases.LAST + phrases.AFTER
+    found += phrases.TAILS + phrases.REPORTS + phrases.COUNTS + phrases.FIRST + phrases.LAST + phrases.BEFORE
     found += phrases.ANY_OBJECT + phrases.ANY_PERSON + phrases.TWO_KEYS + phrases.INTRODUCTIONS
     return [re.sub(r"\{.\}", "", text) for text in found]
 

@@ -249,18 +249,18 @@ class _Asker:
         if len(lines) > _REPORT_LINES[1]:
             return None
         text = self._rng.choice(phrases.REPORTS).format(x=entity.in_sentence)
-        return self._cite(text, lines, "report")
+        return self._cite(text, lines[::-1], "report")
 
     def _count(self) -> Question | None:
         entity = self._rng.choice(self._busy or self._entities)
         lines = self._mentions[entity]
         if len(lines) > _REPORT_LINES[1]:
             return None
-        numbers = ", ".join(str(line.number) for line in lines)
+        numbers = ", ".join(str(line.number) for line in reversed(lines))
         said = "1 entry mentions" if len(lines) == 1 else f"{len(lines)} entries mention"
         text = self._rng.choice(phrases.COUNTS).format(x=entity.in_sentence)
         answer = f"{numbers}: {said} {entity.in_sentence}."
-        return Question(text, answer, "count", tuple(line.span for line in lines))
+        return Question(text, answer, "count", tuple(line.span for line in reversed(lines)))
 
     def _step(self) -> Question | None:
         rng = self._rng
@@ -269,10 +269,10 @@ class _Asker:
         way = rng.random()
         if way < 0.6:
             at = rng.randrange(len(lines))
-            if at + 1 == len(lines):
+            if at == 0:
                 return None
-            text = rng.choice(phrases.AFTER).format(x=entity.in_sentence, n=lines[at].number)
-            return self._cite(text, [lines[at + 1]], "step")
+            text = rng.choice(phrases.BEFORE).format(x=entity.in_sentence, n=lines[at].number)
+            return self._cite(text, [lines[at - 1]], "step")
         patterns, line = (phrases.FIRST, lines[0]) if way < 0.8 else (phrases.LAST, lines[-1])
         return self._cite(rng.choice(patterns).format(x=entity.in_sentence), [line], "step")
 

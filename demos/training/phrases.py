@@ -201,15 +201,16 @@ TWO_KEYS = (
     "What did {a} have to do with {b}?", "Which entry mentions {a} and {b}?", "What links {a} and {b}?",
 )  # fmt: skip
 
+# Answers list the newest entry first, as one reads a logbook: each entry then points to the one before.
 REPORTS = (
-    "List everything about {x}, in order.", "Report all entries about {x}.",
+    "List everything about {x}, newest first.", "Report all entries about {x}.",
     "What is in the log about {x}? List it all.", "Give me every entry that mentions {x}.",
     "Write a full report on {x}.",
 )  # fmt: skip
 COUNTS = ("How many entries mention {x}?", "Count the entries about {x}.", "How often is {x} mentioned?")
 FIRST = ("Which entry mentions {x} first?", "What is the first entry about {x}?")
 LAST = ("Which entry mentions {x} last?", "What is the last entry about {x}?")
-AFTER = ("Which entry mentions {x} after entry {n}?", "After entry {n}, which is the next about {x}?")
+BEFORE = ("Which entry mentions {x} before entry {n}?", "Before entry {n}, which is the last about {x}?")
 ABSENT = "The log does not mention {x}."
 
 SYSTEM_MESSAGES = (

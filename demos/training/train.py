@@ -37,9 +37,14 @@ PLANS: dict[str, list[tuple[float, dict[int, float]]]] = {
         (0.60, {128: 0.15, 256: 0.25, 512: 0.35, 1024: 0.25}),
         (0.80, {256: 0.2, 512: 0.3, 1024: 0.3, 2048: 0.15, 4096: 0.05}),
     ],
+    "turn": [
+        (0.00, {128: 0.3, 256: 0.35, 512: 0.35}),
+        (0.45, {256: 0.3, 512: 0.4, 1024: 0.3}),
+        (0.75, {512: 0.35, 1024: 0.4, 2048: 0.2, 4096: 0.05}),
+    ],
     "continue": [
-        (0.00, {128: 0.2, 256: 0.3, 512: 0.3, 1024: 0.2}),
-        (0.60, {256: 0.2, 512: 0.25, 1024: 0.3, 2048: 0.15, 4096: 0.1}),
+        (0.00, {256: 0.3, 512: 0.4, 1024: 0.3}),
+        (0.70, {512: 0.4, 1024: 0.4, 2048: 0.2}),
     ],
 }
 HINT = 0.3
@@ -141,7 +146,11 @@ def optimizers(model: Decoder, hints: Hints, options: argparse.Namespace) -> lis
 
 
 def average_gradients(parameters: list[torch.nn.Parameter], ranks: int) -> None:
-    gradients = [p.grad for p in parameters if p.grad is not None]
+    """Every rank sends every gradient: a hint that one rank's rows had no label for counts as zero there."""
+    for parameter in parameters:
+        if parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
+    gradients = [p.grad for p in parameters]
     flat = torch.cat([gradient.flatten() for gradient in gradients])
     torch.distributed.all_reduce(flat)
     flat /= ranks

@@ -31,13 +31,13 @@ def test_every_entry_begins_with_its_number_and_numbers_increase(document: Docum
         assert all(entity.in_sentence in entry.text or entity.name in entry.text for entity in entry.entities)
 
 
-def test_answers_are_whole_lines_of_the_document_in_order(document: Document) -> None:
+def test_answers_are_whole_lines_of_the_document_newest_first(document: Document) -> None:
     lines = document.text.split("\n")
     questions = make_questions(Random(1), document, 40, EVERY_KIND)
     assert questions
     for question in questions:
         cited = [document.text[start:end] for start, end in question.evidence]
-        assert cited == sorted(cited)
+        assert cited == sorted(cited, reverse=True)
         assert set(cited) <= set(lines)
         if question.kind in {"lookup", "report", "step"}:
             assert question.answer.split("\n") == cited
@@ -46,7 +46,7 @@ def test_answers_are_whole_lines_of_the_document_in_order(document: Document) ->
 def test_reports_and_counts_miss_nothing(document: Document) -> None:
     for question in make_questions(Random(2), document, 20, {"report": 1.0, "count": 1.0}):
         (entity,) = (e for e in document.mentions() if _asks_about(question.text, e.in_sentence))
-        mentioning = [entry for entry in document.entries if entity.name in entry.text]
+        mentioning = [entry for entry in reversed(document.entries) if entity.name in entry.text]
         if question.kind == "report":
             assert question.answer == "\n".join(entry.text for entry in mentioning)
         else:
