@@ -49,7 +49,7 @@ def load_engine(
 ) -> Engine:
     """Load a model: a folder, an .onnx file, a .gguf file, or `hf://owner/name[@revision][/file]`.
 
-    `engine="auto"` goes by the file. `context_length` in tokens, None for the engine's choice; `threads` None
+    `engine="auto"` goes by the file, ONNX first where a folder holds both. `context_length` in tokens, None for the engine's choice; `threads` None
     likewise. For ONNX: `providers`, in this order and no others, and `allow_cpu_fallback`. For llama.cpp:
     `gpu_layers` (negative for all), `flash_attention`, and `tap_layers` whose attention will be asked for. What
     belongs to the other engine is not looked at.
@@ -142,11 +142,9 @@ def _engine_for(path: Path, engine: EngineName) -> Literal["onnx", "llama"]:
         return "onnx"
     if path.is_file():
         raise ModelFormatError(f"{path} is neither an .onnx nor a .gguf file, which are what the engines here run")
+    # Where a folder holds both, ONNX Runtime, which is always installed.
     has_onnx = any(path.glob("*.onnx")) or any(path.glob("onnx/*.onnx"))
-    has_gguf = any(path.glob("*.gguf"))
-    if has_onnx and has_gguf:
-        raise ModelNotFoundError(f"{path} holds .onnx and .gguf files: name one of them, or say which engine")
-    return "llama" if has_gguf else "onnx"
+    return "llama" if any(path.glob("*.gguf")) and not has_onnx else "onnx"
 
 
 def _gguf(path: Path) -> Path:

@@ -113,8 +113,9 @@ class SpeedController:
         """How many more tokens to ask the cloud for now; 0: none, or not yet.
 
         Above 0 where even `pace_max` does not reach the device's forecast, a round trip and a token of the cloud
-        (both twice: links jitter) before the tokens in hand would run out or the grant ends. Asked again it says the same, until
-        `cloud_state` reports the raised `remaining`. 0 where no device is expected: nothing says how many it takes.
+        (both twice: links jitter) before the tokens in hand would run out, or the grant ends. Asked again it says the
+        same, until `cloud_state` reports the raised `remaining`. 0 where no device is expected: nothing says how many
+        it takes.
         """
         self._advance(now)
         no_device = self._ready_at is None or self._device_leads

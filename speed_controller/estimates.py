@@ -12,7 +12,8 @@ from speed_controller.errors import SettingError
 #: estimate, and a device that throttles shows with the second slow pass. Decode steps are many and jitter more.
 PREFILL_PASSES = 3
 DECODE_STEPS = 9
-#: A pass over few tokens is bound by reading the weights: below this share of the one before it tells nothing of the rate.
+#: A pass over few tokens is bound by reading the weights: below this share of the one before, it says nothing of the
+#: rate.
 LARGE_PASS = 0.5
 #: Arrivals over which the cloud's time per token is taken; a burst of the link among them changes little.
 ARRIVALS = 16

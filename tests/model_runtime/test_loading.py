@@ -53,11 +53,11 @@ def test_gguf_by_file_and_by_folder(model: Path, tmp_path: Path) -> None:
         assert engine.info.engine.startswith("llama")
 
 
-def test_a_folder_with_both_kinds_asks_which(model: Path) -> None:
-    with pytest.raises(ModelNotFoundError, match="name one of them, or say which engine"):
-        load_engine(model)
-    with load_engine(model, engine="onnx") as engine:
+def test_a_folder_with_both_kinds_goes_to_the_engine_that_is_always_installed(model: Path) -> None:
+    with load_engine(model) as engine:
         assert engine.info.engine == "onnxruntime"
+    with load_engine(model, engine="llama", context_length=64) as engine:
+        assert engine.info.engine.startswith("llama")
 
 
 def test_a_folder_with_several_gguf_files_asks_which(tmp_path: Path) -> None:
