@@ -49,10 +49,10 @@ def load_engine(
 ) -> Engine:
     """Load a model: a folder, an .onnx file, a .gguf file, or `hf://owner/name[@revision][/file]`.
 
-    `engine="auto"` goes by the file, ONNX first where a folder holds both. `context_length` in tokens, None for the engine's choice; `threads` None
-    likewise. For ONNX: `providers`, in this order and no others, and `allow_cpu_fallback`. For llama.cpp:
-    `gpu_layers` (negative for all), `flash_attention`, and `tap_layers` whose attention will be asked for. What
-    belongs to the other engine is not looked at.
+    `engine="auto"` goes by the file, ONNX first where a folder holds both. `context_length` in tokens, None for the
+    engine's choice; `threads` None likewise. For ONNX: `providers`, in this order and no others, and
+    `allow_cpu_fallback`. For llama.cpp: `gpu_layers` (negative for all), `flash_attention`, and `tap_layers` whose
+    attention will be asked for. What belongs to the other engine is not looked at.
 
     A model on the Hub is downloaded where it is not in the cache yet; what is in the cache needs no network
     (`model_runtime.hub.pull` looks for a newer version). `cache_dir`, `token` and `endpoint` are as there.

@@ -180,7 +180,6 @@ def test_a_finished_answer_goes_on_at_the_preferred_pace(driver: Callable[..., A
 
 def test_more_grant_is_asked_for_in_time_and_once(driver: Callable[..., Any]) -> None:
     made = driver(pace=PACE, pace_max=0.08)
-    controller: SpeedController = made.controller
     asked: list[tuple[float, int]] = []
 
     def ask(controller: SpeedController, now: float) -> None:
