@@ -159,18 +159,10 @@ class DeviceTrack:
         prompt_left = max(len(self.prompt) - self.fed, 0)
         output_left = len(context) + expected - len(self.fed_output)
         left = max(self.padded(prompt_left) + self.padded(max(output_left, 0)), 1)
-        if not isinstance(self.state, Busy):
-            return self.forecast.ready_in(left)
-        under_way = self.padded(len(self.state.step.tokens))
-        believed = self.forecast.ready_in(under_way)
-        after = self.forecast.ready_in(max(left - under_way, 0))
-        if believed is None or after is None:
-            return None
-        elapsed = now - self.state.since
-        if elapsed <= believed:
-            return believed - elapsed + after
-        # The pass takes longer than believed, so what follows will too.
-        return after * elapsed / believed if believed > 0 else after
+        running, elapsed = 0, 0.0
+        if isinstance(self.state, Busy):
+            running, elapsed = self.padded(len(self.state.step.tokens)), now - self.state.since
+        return self.forecast.first_token_in(max(left, running), running=running, elapsed=elapsed)
 
     def padded(self, tokens: int) -> int:
         """What `tokens` cost, in tokens."""
