@@ -201,7 +201,7 @@ TWO_KEYS = (
     "What did {a} have to do with {b}?", "Which entry mentions {a} and {b}?", "What links {a} and {b}?",
 )  # fmt: skip
 
-# Answers list the newest entry first, as one reads a logbook: each entry then points to the one before.
+# Answers list the newest entry first: a mention can know the one before it, not the one after it.
 REPORTS = (
     "List everything about {x}, newest first.", "Report all entries about {x}.",
     "What is in the log about {x}? List it all.", "Give me every entry that mentions {x}.",
