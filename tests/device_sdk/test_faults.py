@@ -127,18 +127,22 @@ async def test_a_killed_server_process(own_answer, when: str) -> None:
 @contextlib.asynccontextmanager
 async def server_process():
     """`pd-cloud`'s app with the scripted engine, in a process of its own."""
-    script = (
-        "import asyncio, socket\n"
-        "from cloud_service.app import create_app\n"
-        "from cloud_service.server import CloudServer\n"
-        "from cloud_service.settings import Settings\n"
-        "from model_runtime.testing import ScriptedEngine\n"
-        "settings = Settings(model='scripted')\n"
-        "app = create_app(settings, ScriptedEngine(delay=lambda _: 0.005))\n"
-        "listener = socket.create_server(('127.0.0.1', 0))\n"
-        "print(listener.getsockname()[1], flush=True)\n"
-        "asyncio.run(CloudServer(app, app.state.service, settings).serve(sockets=[listener]))\n"
-    )
+    script = """
+import asyncio
+from cloud_service.app import create_app
+from cloud_service.server import CloudServer, listen
+from cloud_service.settings import Settings
+from model_runtime.testing import ScriptedEngine
+
+async def main():
+    settings = Settings(model="scripted")
+    app = create_app(settings, ScriptedEngine(delay=lambda _: 0.005))
+    listener = listen("127.0.0.1", 0)
+    print(listener.getsockname()[1], flush=True)
+    await CloudServer(app, app.state.service, settings).serve(sockets=[listener])
+
+asyncio.run(main())
+"""
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-c", script, stdout=asyncio.subprocess.PIPE, env={**os.environ, "PYTHONPATH": "."}
     )
