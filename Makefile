@@ -26,7 +26,7 @@ bench: $(VENV)/.all ## every benchmark at its full length; JSON into out/; fails
 	  $(BIN)/python -m benchmarks.$$name --json out/$$name.json || missed=1; done; exit $$missed
 
 docs: $(VENV)/.all ## the generated parts of the documentation
-	$(BIN)/python -m wire_protocol.describe --write
+	$(BIN)/python -m wire_protocol.describe write docs
 
 setup: $(VENV)/.all ## .venv with everything
 

@@ -23,7 +23,8 @@ from device_sdk.errors import (
     UnauthorizedError,
 )
 from wire_protocol.close_codes import CloseCode, close_reason, may_retry
-from wire_protocol.codec import SUBPROTOCOLS, codec_for
+from wire_protocol.codec import SUBPROTOCOLS, WEBSOCKET_PATH, codec_for
+from wire_protocol.decoding import MAX_MESSAGE_BYTES
 from wire_protocol.errors import ProtocolError
 from wire_protocol.messages import (
     PROTOCOL_VERSION,
@@ -37,9 +38,7 @@ from wire_protocol.messages import (
 
 logger = logging.getLogger(__name__)
 
-DEFAULT_PATH = "/v1/pd"
 CLIENT_NAME = "pd-device-python"
-MAX_FRAME = 16 * 2**20
 
 
 class Sink(Protocol):
@@ -63,7 +62,7 @@ class Address:
         scheme = {"http": "ws", "https": "wss"}.get(parts.scheme, parts.scheme)
         if scheme not in ("ws", "wss") or not parts.netloc:
             raise ConfigurationError(f"cloud={url!r} is no ws:// or wss:// URL with a host")
-        path = parts.path if parts.path not in ("", "/") else DEFAULT_PATH
+        path = parts.path if parts.path not in ("", "/") else WEBSOCKET_PATH
         return cls(urlunsplit((scheme, parts.netloc, path, parts.query, "")), api_key, model)
 
 
@@ -99,7 +98,7 @@ class CloudLink:
                     additional_headers=headers,
                     open_timeout=None,  # one timeout spans everything up to `welcome`
                     close_timeout=1.0,
-                    max_size=MAX_FRAME,
+                    max_size=MAX_MESSAGE_BYTES,
                     proxy=None,
                     user_agent_header=CLIENT_NAME,
                 )

@@ -103,9 +103,9 @@ class Usage(Part, frozen=True):
     output_tokens: Count = 0
     #: From arrival to the start of the prefill.
     queue_ms: Milliseconds = 0.0
-    #: From there to the first token.
+    #: Engine time of the passes up to the first token: of a shared pass this generation's share, by tokens.
     prefill_ms: Milliseconds = 0.0
-    #: From there to the last token.
+    #: The same for the later tokens.
     decode_ms: Milliseconds = 0.0
 
 

@@ -17,11 +17,9 @@ from cloud_service.sessions.handshake import RefusedError, shake_hands
 from cloud_service.sessions.link import ClientGoneError, Closing, Link
 from cloud_service.sessions.session import Session
 from wire_protocol.close_codes import CloseCode
-from wire_protocol.codec import SUBPROTOCOLS, choose_subprotocol, codec_for
+from wire_protocol.codec import SUBPROTOCOLS, WEBSOCKET_PATH, choose_subprotocol, codec_for
 
 logger = logging.getLogger(__name__)
-
-PATH = "/v1/pd"
 
 
 def device_router(service: Service) -> APIRouter:
@@ -29,7 +27,7 @@ def device_router(service: Service) -> APIRouter:
     router = APIRouter()
     numbers = itertools.count(1)
 
-    @router.websocket(PATH)
+    @router.websocket(WEBSOCKET_PATH)
     async def device(socket: WebSocket) -> None:
         address = socket.client.host if socket.client else "unknown"
         caller = service.keys.identify(socket.headers.get("authorization"), address)
