@@ -6,7 +6,7 @@ ttft    time to first token of the real service, another process over WebSocket 
         engine called directly in this process: template, tokenizer, one prefill pass, argmax. Aim: at most 5 ms.
 
 Both sides of a comparison take turns within one run, and the figure is the median over pairs of neighbours, so that
-what else this machine does hits both. Run: `python benchmarks/overhead.py [--quick] [--json FILE]`.
+what else this machine does hits both. Run: `python -m benchmarks.overhead [--quick] [--json FILE]`.
 Definitions: docs/metrics.md; how we measure: benchmarks/METHODOLOGY.md.
 """
 
@@ -23,8 +23,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from big_model import big_model
-
+from benchmarks.big_model import big_model
 from demos.side_by_side.cloud_process import CloudProcess, CloudSettings
 from demos.side_by_side.hardware import machine
 from demos.training.logbook import held_out
