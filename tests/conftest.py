@@ -1,11 +1,13 @@
-"""What tests of several packages share: one tiny random model in every format."""
+"""What tests of several packages share: how properties are tested, and one tiny random model in every format."""
 
 from __future__ import annotations
 
 import json
+import os
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from demos.training import export_gguf, export_hf, export_onnx
 from demos.training.architecture import DecoderConfig, random_weights
@@ -13,6 +15,13 @@ from demos.training.architecture import DecoderConfig, random_weights
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+# No example is timed: the machines are shared. CI repeats the same examples, so that a change fails by what it changed;
+# everywhere else each run looks at new ones.
+settings.register_profile(
+    "here", deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=bool(os.environ.get("CI"))
+)
+settings.load_profile("here")
 
 #: Of the fixed-shape graph: no divisor of most lengths, so that padding is always at work.
 _CHUNK = 12

@@ -136,7 +136,7 @@ _CHANGES = (
     | st.booleans()
     | st.integers(-2, 2)
     | st.sampled_from([17, 101, 65_536, 100_001, 2**31 - 1, 2**31, 2**63 - 1, 2**63])
-    | st.sampled_from([-0.5, 0.5, 1.5, 100.5, 2.0e9])
+    | st.sampled_from([-0.5, 0.5, 1.5, 100.5, 2.0e9 + 0.5])  # a schema takes 2.0 for an integer, the codec does not
     | st.text(max_size=3)
     | st.sampled_from(["x" * 65, "x" * 129, "x" * 257, "x" * 2_001, "a\n", "a b"])
     | st.lists(st.integers(-1, 3) | st.text(max_size=1) | st.lists(st.integers(-1, 3), max_size=3), max_size=3)
