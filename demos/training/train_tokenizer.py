@@ -90,7 +90,7 @@ def main() -> None:
     parser.add_argument("--format", choices=sorted(FORMATS), default="chatml")
     parser.add_argument("--vocabulary", type=int, default=2560)
     parser.add_argument("--documents", type=int, default=8000)
-    parser.add_argument("--context", type=int, default=8192)
+    parser.add_argument("--context", type=int, default=4608)
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
     chat = FORMATS[options.format]
