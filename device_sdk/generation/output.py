@@ -14,7 +14,6 @@ class Piece:
     """One unit of output: a token, or what the cloud sent at once where text travels (`token` is None)."""
 
     token: int | None
-    data: bytes
     text: str
     source: Source
 
@@ -41,7 +40,7 @@ class Output:
         complete = self._assembler.push(data)
         self._raw.append(complete)
         text, self.closed = self._stops.push(complete)
-        self.pieces.append(Piece(token, data, text, source))
+        self.pieces.append(Piece(token, text, source))
 
     def end(self) -> None:
         """No more is coming: what was held back (an incomplete character, the beginning of a stop string) becomes
@@ -54,7 +53,7 @@ class Output:
         self.closed = True
         if tail and self.pieces:
             last = self.pieces[-1]
-            self.pieces[-1] = Piece(last.token, last.data, last.text + tail, last.source)
+            self.pieces[-1] = Piece(last.token, last.text + tail, last.source)
 
     @property
     def token_ids(self) -> tuple[int, ...]:
