@@ -1,7 +1,7 @@
 """A split over real engines: the same weights on both sides give one engine's own answer, within an engine and across.
 
-Across engines the logits differ a little (docs/architecture.md says how much), so a token can differ where two candidates
-are closer than that; with these weights, seeds and prompts none are.
+Across engines the logits differ a little (docs/architecture.md says how much), so a token can differ where two
+candidates are closer than that; with these weights, seeds and prompts none are.
 """
 
 from __future__ import annotations
