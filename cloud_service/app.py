@@ -2,39 +2,50 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI, Response
 from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.middleware.cors import CORSMiddleware
 
 from cloud_service.auth import refuse_open_service
+from cloud_service.loading import load, refinery_for
 from cloud_service.openai_api.endpoints import openai_router
-from cloud_service.service import Broken, Draining, LoadEngine, Loading, Service, Serving, Stopped
+from cloud_service.refinement.refinery import Refinery
+from cloud_service.service import Broken, Draining, Loading, Service, Serving, Stopped
 from cloud_service.sessions.endpoint import device_router
 from cloud_service.settings import Settings
-from model_runtime.core import Cancellation, Engine
-from model_runtime.emulated import EmulatedEngine
-from model_runtime.loading import load_engine
-from model_runtime.profiles import load_profile
+from http_api.doors import OriginGate
+from model_runtime.core import Engine
 
 
-def create_app(settings: Settings, engine: Engine | None = None) -> FastAPI:
+def create_app(settings: Settings, engine: Engine | None = None, refinery: Refinery | None = None) -> FastAPI:
     """The service as an ASGI app; `app.state.service` is its Service.
 
-    With an `engine`, that one is served, and shut down at the end; else the one that the settings name is loaded
-    while the app already answers. Raises OpenServiceError for settings that would let strangers in.
+    With an `engine`, that one is served, and shut down at the end, with `refinery` or with the one that the settings
+    ask for; else the engine that the settings name is loaded while the app already answers. Raises OpenServiceError
+    for settings that would let strangers in, KeyFileError and LimitStoreError for what they name and cannot be used.
     """
-    refuse_open_service(settings.host, settings.keys)
+    refuse_open_service(settings.host, settings.key_file)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         # start
         if engine is not None:
-            service.serve(engine)
+            service.serve(engine, refinery or refinery_for(settings, engine.info))
+        elif settings.instances is not None:
+            from cloud_service.pool.open import open_pool
+
+            service.connect(functools.partial(open_pool, settings, service.metrics, service.engine_failed))
+        elif settings.upstream == "off":
+            service.start(functools.partial(load, settings))
         else:
-            service.start(_loader(settings))
+            from cloud_service.upstream.connect import connect
+
+            service.connect(functools.partial(connect, settings))
         # serve
         yield
         # drain (already done under CloudServer, which drains while devices are still connected)
@@ -45,6 +56,14 @@ def create_app(settings: Settings, engine: Engine | None = None) -> FastAPI:
     app.state.service = service
     app.include_router(device_router(service))
     app.include_router(openai_router(service))
+    if settings.origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.origins,
+            allow_methods=["GET", "POST"],
+            allow_headers=["authorization", "content-type"],
+        )
+    app.add_middleware(OriginGate, origins=settings.origins)
 
     @app.get("/health")
     async def health() -> JSONResponse:
@@ -56,6 +75,8 @@ def create_app(settings: Settings, engine: Engine | None = None) -> FastAPI:
     async def ready() -> JSONResponse:
         """Whether new generations are taken on."""
         match service.state:
+            case Serving(desk) if not desk.backend.ready():
+                status = "no engine is ready"
             case Serving(desk):
                 return JSONResponse({"status": "ready", "model": desk.model_name})
             case Loading():
@@ -72,23 +93,3 @@ def create_app(settings: Settings, engine: Engine | None = None) -> FastAPI:
         return Response(generate_latest(service.metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
     return app
-
-
-def _loader(settings: Settings) -> LoadEngine:
-    """What loads the engine that the settings name; emulated hardware where they name a profile."""
-
-    def load(cancellation: Cancellation) -> Engine:
-        profile = None if settings.emulate is None else load_profile(settings.emulate)
-        engine = load_engine(
-            settings.model,
-            engine=settings.engine,
-            context_length=settings.context_length,
-            max_sequences=settings.max_sequences,
-            threads=settings.threads,
-            providers=settings.providers,
-            gpu_layers=settings.gpu_layers,
-            cancellation=cancellation,
-        )
-        return engine if profile is None else EmulatedEngine(engine, profile)
-
-    return load

@@ -9,21 +9,25 @@ import json
 import os
 import socket
 import sys
-import typing
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
 
 from fastapi import FastAPI
-from pydantic.fields import FieldInfo
 
 from cloud_service.app import create_app
 from cloud_service.auth import OpenServiceError
 from cloud_service.desk import Desk
+from cloud_service.keys import cli as keys_cli
+from cloud_service.keys.file import KeyFileError
+from cloud_service.limits import LimitStoreError
 from cloud_service.logs import configure_logging
-from cloud_service.server import CloudServer, listen
+from cloud_service.refinement.calibrate import cli as calibrate_cli
+from cloud_service.server import CloudServer, check_tls
 from cloud_service.service import Broken, Service, Serving
-from cloud_service.settings import ENVIRONMENT_PREFIX, SECRET_FIELDS, Settings, SettingsError, load_settings
+from cloud_service.settings import ENVIRONMENT_PREFIX, SECRET_FIELDS, Settings, load_settings
+from cloud_service.telemetry.choose import TracingUnavailableError
+from http_api.serving import listen, run, url_of
+from http_api.settings import SettingsError, add_flags, flags_given
+from model_runtime.errors import LoadError
 
 
 class ExitCode(enum.IntEnum):
@@ -41,12 +45,12 @@ examples:
   pd-cloud serve --model demos/models/cloud/model.onnx
   pd-cloud serve --model hf://owner/name/file.gguf --port 0 --json
   pd-cloud serve --config cloud.toml
+  pd-cloud serve --model … --host 0.0.0.0 --key-file keys.toml --tls-certificate chain.pem --tls-key key.pem
 
 Every setting can also stand in a TOML file (max_grant = 256) or in the environment
 ({ENVIRONMENT_PREFIX}MAX_GRANT=256). A flag beats the environment, which beats the file.
-Keys are never flags, which every user of the machine could read:
-  [keys]
-  alice = "a long random text"
+Keys are made with `pd-cloud keys add`, which keeps their hashes in a file. A secret is never a flag, which every
+user of the machine could read: rate_limit_store (an address with a password) stands in the file or the environment.
 
 When the model is loaded, one line is printed on standard output; with --json it is
   {{"event": "ready", "url": "http://127.0.0.1:8080", "host": …, "port": …, "model": …, "hardware": …, "pid": …}}
@@ -64,11 +68,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The console script."""
     parser = _parser()
     given = parser.parse_args(arguments)
-    flags = {name: value for name in Settings.model_fields if (value := getattr(given, name, None)) is not None}
+    if given.command == "keys":
+        return _keys(given)
+    if given.command == "calibrate":
+        return _calibrate(given)
     try:
-        settings = load_settings(given.config, flags)
+        settings = load_settings(given.config, flags_given(given, Settings))
+        check_tls(settings)
         app = create_app(settings)
-    except (SettingsError, OpenServiceError) as error:
+    except (SettingsError, OpenServiceError, KeyFileError, LimitStoreError, TracingUnavailableError) as error:
         _complain(str(error))
         return ExitCode.BAD_SETTINGS
     configure_logging(settings)
@@ -78,7 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _complain(f"cannot listen on {settings.host} port {settings.port}: {error.strerror or error}")
         return ExitCode.CANNOT_LISTEN
     with listener:
-        return asyncio.run(_serve(app, settings, listener, as_json=given.json))
+        return run(_serve(app, settings, listener, as_json=given.json))
 
 
 async def _serve(app: FastAPI, settings: Settings, listener: socket.socket, *, as_json: bool) -> ExitCode:
@@ -90,7 +98,7 @@ async def _serve(app: FastAPI, settings: Settings, listener: socket.socket, *, a
     settled.cancel()
     match service.state:
         case Serving(desk):
-            _announce(desk, listener, as_json=as_json)
+            _announce(desk, settings, listener, as_json=as_json)
         case Broken():
             server.should_exit = True
         case _:
@@ -104,10 +112,10 @@ async def _serve(app: FastAPI, settings: Settings, listener: socket.socket, *, a
             return ExitCode.OK
 
 
-def _announce(desk: Desk, listener: socket.socket, *, as_json: bool) -> None:
+def _announce(desk: Desk, settings: Settings, listener: socket.socket, *, as_json: bool) -> None:
     """The ready line."""
     host, port = listener.getsockname()[:2]
-    url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+    url = url_of(listener, "http" if settings.tls_certificate is None else "https")
     facts = {
         "event": "ready",
         "url": url,
@@ -119,6 +127,27 @@ def _announce(desk: Desk, listener: socket.socket, *, as_json: bool) -> None:
     }
     text = json.dumps(facts) if as_json else f"pd-cloud serves {desk.model_name} at {url} ({desk.info.hardware})"
     print(text, flush=True)  # noqa: T201 - what this command is asked to print
+
+
+def _keys(given: argparse.Namespace) -> ExitCode:
+    try:
+        print(keys_cli.run(given))  # noqa: T201
+    except KeyFileError as error:
+        _complain(str(error))
+        return ExitCode.BAD_SETTINGS
+    return ExitCode.OK
+
+
+def _calibrate(given: argparse.Namespace) -> ExitCode:
+    try:
+        print(calibrate_cli.run(given))  # noqa: T201
+    except LoadError as error:
+        _complain(str(error))
+        return ExitCode.MODEL_NOT_LOADED
+    except calibrate_cli.FAILURES as error:
+        _complain(str(error))
+        return ExitCode.BAD_SETTINGS
+    return ExitCode.OK
 
 
 def _complain(text: str) -> None:
@@ -135,34 +164,11 @@ def _parser() -> argparse.ArgumentParser:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    serve.add_argument("--config", type=Path, metavar="FILE", help="TOML file with settings")
     serve.add_argument("--json", action="store_true", help="print the ready line as JSON")
-    for name, field in Settings.model_fields.items():
-        if name not in SECRET_FIELDS:
-            default = _default_text(field)
-            serve.add_argument(
-                f"--{name.replace('_', '-')}",
-                choices=_choices(field.annotation),
-                metavar=None if _choices(field.annotation) else _metavar(name, field),
-                help=f"{field.description}{default}".replace("%", "%%"),
-            )
+    add_flags(serve, Settings, but=SECRET_FIELDS)
+    keys_cli.add_parser(commands)
+    calibrate_cli.add_parser(commands)
     return parser
-
-
-def _metavar(name: str, field: FieldInfo) -> str:
-    if name.endswith("_ms"):
-        return "MS"
-    return "N" if "int" in str(field.annotation) else name.upper()
-
-
-def _default_text(field: FieldInfo) -> str:
-    if field.is_required() or field.default is None:
-        return ""
-    return f" (default {','.join(field.default) if isinstance(field.default, tuple) else field.default})"
-
-
-def _choices(annotation: Any) -> tuple[str, ...] | None:
-    return typing.get_args(annotation) if typing.get_origin(annotation) is typing.Literal else None
 
 
 if __name__ == "__main__":

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
-import time
 from dataclasses import dataclass
 from typing import Literal
 
 from cloud_service.auth import Caller
+from cloud_service.backend import Backend
 from cloud_service.limits import CallerLimits
 from cloud_service.metrics import Metrics
-from cloud_service.scheduler.jobs import Emitted, Ended, Event, Failed, Job, Late, Listener, Refusal
-from cloud_service.scheduler.runner import Runner
+from cloud_service.refinement.refinery import Refinery
+from cloud_service.scheduler.jobs import Job, Listener, Refusal
+from cloud_service.served import Served
+from cloud_service.telemetry.tracing import Moments, Trace, Tracing
 from model_runtime.core import EngineInfo, Tokenizer
+from speed_controller.split_config import Route, SplitConfig
 
 logger = logging.getLogger(__name__)
 
@@ -25,6 +29,26 @@ class Bounds:
     #: Of prompt and answer so far together.
     max_prompt_tokens: int
     max_grant: int
+    #: What devices were told to ask for; None: whatever they like.
+    plan: SplitConfig | None = None
+
+    @property
+    def max_extension(self) -> int:
+        """The most that a running answer may be extended to. A plan that leaves whole answers to the cloud cannot tell
+        those from others by their extension."""
+        plan = self.plan
+        if plan is None or any(bucket.route is Route.CLOUD for bucket in plan.buckets):
+            return self.max_grant
+        return min(self.max_grant, plan.max_grant)
+
+    def unplanned(self, prompt: int, grant: int) -> str | None:
+        """Why a device should not ask for `grant` tokens with such a prompt; None where the plan allows it."""
+        if self.plan is None or self.plan.bucket(prompt).route is Route.CLOUD or grant <= self.plan.max_grant:
+            return None
+        return (
+            f"{grant} output tokens were asked for; for a prompt of {prompt} tokens the split configuration allows "
+            f"at most {self.plan.max_grant}"
+        )
 
     def objection(self, prompt: int, grant: int) -> str | None:
         """Why a prompt (with the answer so far) and a grant are too long; None where they are not."""
@@ -49,101 +73,12 @@ class Turned:
     retry_after_ms: float | None
 
 
-class Served:
-    """A generation that was admitted; its listener gets events until the terminal one, or until `abandon`."""
-
-    def __init__(self, desk: Desk, caller: Caller, job: Job, listener: Listener) -> None:
-        self.queue_ms = 0.0
-        self._desk = desk
-        self._caller = caller
-        self._job = job
-        self._listener = listener
-        self._key = -1
-        self._arrived = time.monotonic()
-        self._last: float | None = None
-        self._ttft = 0.0
-        self._open = True
-
-    def extend(self, grant: int) -> None:
-        self._desk.runner.extend(self._key, grant)
-
-    def stop(self) -> None:
-        """End it; the listener gets `Ended("stopped")` unless it ends otherwise first."""
-        self._desk.runner.stop(self._key)
-
-    def abandon(self) -> None:
-        """Nobody listens any more. Harmless once it has ended."""
-        if self._open:
-            self._desk.runner.abandon(self._key)
-            self._desk.metrics.finished.labels("abort").inc()
-            self._close("abandoned")
-
-    def begin(self, key: int, queue_ms: float) -> None:
-        self._key = key
-        self.queue_ms = queue_ms
-
-    def hear(self, event: Event) -> None:
-        """The runner's listener."""
-        if not self._open:
-            return
-        metrics = self._desk.metrics
-        match event:
-            case Emitted(_, ids):
-                self._measure(len(ids))
-            case Ended(reason, usage):
-                metrics.finished.labels(reason).inc()
-                metrics.queue.observe(usage.queue_ms / 1000)
-                metrics.prefill.observe(usage.prefill_ms / 1000)
-                metrics.decode.observe(usage.decode_ms / 1000)
-                metrics.prompt_tokens.inc(usage.prompt_tokens)
-                self._close(
-                    reason,
-                    output_tokens=usage.output_tokens,
-                    queue_ms=usage.queue_ms,
-                    prefill_ms=usage.prefill_ms,
-                    decode_ms=usage.decode_ms,
-                )
-            case Late():
-                metrics.rejections.labels("deadline").inc()
-                self._close("deadline")
-            case Failed(code):
-                metrics.errors.labels(code).inc()
-                self._close("error", code=code)
-        self._listener(event)
-
-    def _measure(self, tokens: int) -> None:
-        now = time.monotonic()
-        metrics = self._desk.metrics
-        metrics.generation_tokens.inc(tokens)
-        if self._last is None:
-            self._ttft = now - self._arrived
-            metrics.ttft.observe(self._ttft)
-        else:
-            metrics.inter_token.observe((now - self._last) / tokens)
-        self._last = now
-
-    def _close(self, reason: str, **facts: float | str) -> None:
-        self._open = False
-        self._desk.limits.release(self._caller)
-        logger.info(
-            "generation ended",
-            extra={
-                "generation": self._job.name,
-                "caller": self._caller.name,
-                "reason": reason,
-                "prompt_tokens": len(self._job.prompt),
-                "ttft_ms": self._ttft * 1000,
-                **facts,
-            },
-        )
-
-
 class Desk:
     """Lives on the event loop's thread."""
 
     def __init__(
         self,
-        runner: Runner,
+        backend: Backend,
         info: EngineInfo,
         tokenizer: Tokenizer,
         *,
@@ -151,28 +86,48 @@ class Desk:
         bounds: Bounds,
         limits: CallerLimits,
         metrics: Metrics,
+        refinery: Refinery,
+        tracing: Tracing,
+        shares_prefixes: bool = False,
     ) -> None:
-        self.runner = runner
+        """`shares_prefixes`: what one caller's prompt left in KV caches may serve another's that begins alike."""
+        self.backend = backend
         self.info = info
         self.tokenizer = tokenizer
         self.model_name = model_name
         self.bounds = bounds
         self.limits = limits
         self.metrics = metrics
+        self.refinery = refinery
+        self.tracing = tracing
+        self.shares_prefixes = shares_prefixes
 
-    def submit(self, caller: Caller, job: Job, listener: Listener) -> Served | Turned:
-        """Admit a job whose size is within the bounds. `listener` is never called on this call's stack."""
-        limit = self.limits.admit(caller, time.monotonic())
+    def bounds_for(self, caller: Caller) -> Bounds:
+        """What one generation of `caller` may ask for."""
+        most = self.limits.of(caller).max_grant
+        return (
+            self.bounds
+            if most is None
+            else dataclasses.replace(self.bounds, max_grant=min(most, self.bounds.max_grant))
+        )
+
+    async def submit(self, caller: Caller, job: Job, listener: Listener) -> Served | Turned:
+        """Admit a job whose size is within the caller's bounds. `listener` is never called on this call's stack. Where
+        this call is cancelled, nothing was admitted."""
+        limit = await self.limits.admit(caller, len(job.prompt) + len(job.output) + job.grant)
+        # From here on nothing waits: whoever is cancelled has no generation that nobody would end.
+        trace = self.tracing.begin(job, self.model_name)
         if limit is not None:
             wait_ms = None if limit.retry_after_s is None else limit.retry_after_s * 1000
-            return self._turn(caller, job, Turned("rate_limit", limit.message, wait_ms))
-        served = Served(self, caller, job, listener)
-        answer = self.runner.submit(job, served.hear)
+            return self._turn(caller, job, trace, Turned("rate_limit", limit.message, wait_ms))
+        scope = "" if self.shares_prefixes else caller.name
+        job = dataclasses.replace(job, scope=scope, traceparent=trace.traceparent)
+        served = Served(self.backend, self.limits, self.metrics, trace, caller, job, listener)
+        answer = self.backend.submit(job, served.hear)
         if isinstance(answer, Refusal):
             self.limits.release(caller)
-            return self._turn(caller, job, Turned(answer.reason, answer.message, answer.retry_after_ms))
-        served.begin(answer.key, answer.queue_ms)
-        self.metrics.grant_tokens.inc(job.grant)
+            return self._turn(caller, job, trace, Turned(answer.reason, answer.message, answer.retry_after_ms))
+        served.begin(answer)
         return served
 
     def reject(self, caller: Caller, name: str, reason: str) -> None:
@@ -180,6 +135,7 @@ class Desk:
         self.metrics.rejections.labels(reason).inc()
         logger.info("generation rejected", extra={"generation": name, "caller": caller.name, "reason": reason})
 
-    def _turn(self, caller: Caller, job: Job, turned: Turned) -> Turned:
+    def _turn(self, caller: Caller, job: Job, trace: Trace, turned: Turned) -> Turned:
+        trace.end(Moments(0.0, None, 0.0), {"reason": turned.reason, "generation": job.name, "caller": caller.name})
         self.reject(caller, job.name, turned.reason)
         return turned

@@ -2,23 +2,34 @@
 
 from __future__ import annotations
 
-import asyncio
-import os
-import socket
+import ssl
 from collections.abc import Callable
-from types import FrameType
+from dataclasses import dataclass
 from typing import Any
 
 import uvicorn
 from starlette.websockets import WebSocket
 from uvicorn._types import ASGISendEvent
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.exceptions import InvalidState
 from websockets.http11 import Request
 
 from cloud_service.service import CLOSE_TIMEOUT, Service
 from cloud_service.settings import Settings
+from http_api.serving import DrainingServer
+from http_api.settings import SettingsError
 
-_ABORT = "pd_device.abort"
+_DIRECT = "pd_device.direct"
+
+
+@dataclass(frozen=True, slots=True)
+class Direct:
+    """What a connection of `CloudServer` can do beyond ASGI."""
+
+    #: Drop it at once.
+    abort: Callable[[], None]
+    #: Send a frame without suspending; False where the peer does not keep up or is gone, and nothing was sent.
+    write_now: Callable[[bytes | str], bool]
 
 
 class _WebSocket(WebSocketsSansIOProtocol):
@@ -29,7 +40,21 @@ class _WebSocket(WebSocketsSansIOProtocol):
     def handle_connect(self, event: Request) -> None:
         super().handle_connect(event)
         if hasattr(self, "scope"):  # not where the upgrade was refused
-            self.scope["extensions"][_ABORT] = {"abort": self.transport.abort}
+            self.scope["extensions"][_DIRECT] = {"direct": Direct(self.transport.abort, self.write_now)}
+
+    def write_now(self, frame: bytes | str) -> bool:
+        """As in `Direct`. A token is a frame of its own, and a task's turn for each costs more than the frame."""
+        if not self.writable.is_set() or self.disconnected or self.close_sent or not self.handshake_complete:
+            return False
+        try:
+            if isinstance(frame, bytes):
+                self.conn.send_binary(frame)
+            else:
+                self.conn.send_text(frame.encode())
+        except InvalidState:
+            return False
+        self.transport.write(b"".join(self.conn.data_to_send()))
+        return True
 
     async def send(self, message: ASGISendEvent) -> None:
         await super().send(message)
@@ -37,60 +62,39 @@ class _WebSocket(WebSocketsSansIOProtocol):
             self.handshake_complete = True
 
 
-def abort_of(connection: WebSocket) -> Callable[[], None] | None:
-    """How to drop the connection at once; None under a server other than `CloudServer`."""
-    extension = connection.scope.get("extensions", {}).get(_ABORT)
-    abort: Callable[[], None] | None = None if extension is None else extension["abort"]
-    return abort
+def direct_of(connection: WebSocket) -> Direct | None:
+    """What the connection can do beyond ASGI; None under a server other than `CloudServer`."""
+    extension = connection.scope.get("extensions", {}).get(_DIRECT)
+    direct: Direct | None = None if extension is None else extension["direct"]
+    return direct
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """A socket for `CloudServer.serve(sockets=[…])`. Raises OSError.
-
-    It says that it is TCP: asyncio turns Nagle's algorithm off only on connections of such a socket, and with it on,
-    a token would wait for the acknowledgement of the one before.
-    """
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+def check_tls(settings: Settings) -> None:
+    """Raises SettingsError where the certificate and its key cannot be used."""
+    if settings.tls_certificate is None:
+        return
     try:
-        if os.name == "posix":  # elsewhere it would let two processes share the port
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((host, port))
-        listener.listen()
-    except OSError:
-        listener.close()
-        raise
-    return listener
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(settings.tls_certificate, settings.tls_key)
+    except OSError as error:  # SSLError is one
+        beside = "" if settings.tls_key is None else f" with {settings.tls_key}"
+        raise SettingsError(f"tls_certificate: {settings.tls_certificate}{beside} cannot be used: {error}") from None
 
 
-class CloudServer(uvicorn.Server):
-    """Serves the app of one Service, on the event loop that it is made on. A first SIGTERM or SIGINT drains; a
-    second one does not wait for what runs."""
+class CloudServer(DrainingServer):
+    """Serves the app of one Service."""
 
     def __init__(self, app: Any, service: Service, settings: Settings) -> None:
-        super().__init__(
-            uvicorn.Config(
-                app,
-                ws=_WebSocket,
-                ws_max_size=settings.max_message_bytes,
-                # Tokens are a few bytes: compressing them costs more than it saves.
-                ws_per_message_deflate=False,
-                log_config=None,
-                access_log=False,
-                server_header=False,
-                timeout_graceful_shutdown=int(CLOSE_TIMEOUT),
-            )
+        config = uvicorn.Config(
+            app,
+            ws=_WebSocket,
+            ws_max_size=settings.max_message_bytes,
+            # Tokens are a few bytes: compressing them costs more than it saves.
+            ws_per_message_deflate=False,
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=int(CLOSE_TIMEOUT),
+            ssl_certfile=settings.tls_certificate,
+            ssl_keyfile=settings.tls_key,
         )
-        self._service = service
-        self._loop = asyncio.get_running_loop()
-
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Unlike uvicorn's, does not raise the signal again at the end: a drained service has ended well."""
-        if self.should_exit:
-            self.force_exit = True
-            self._loop.call_soon_threadsafe(self._service.hurry)
-        self.should_exit = True
-
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        await self._service.drain()
-        await super().shutdown(sockets)
+        super().__init__(config, drain=service.drain, hurry=service.hurry)

@@ -1,13 +1,12 @@
 """The thread that owns the device's engine. Everything that touches the engine happens here, one pass at a time.
 
-Generations take turns pass by pass (each has at most one under way), so several share the engine fairly.
+Generations take turns pass by pass, each with one under way at most: next is who has had the least of its time.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import queue
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -16,10 +15,13 @@ from typing import TypeVar
 
 from device_sdk.errors import DeviceError
 from device_sdk.generation.commands import Step
+from device_sdk.generation.device_track import LARGEST_CHUNK, LEAST_CHUNK, PASS_SECONDS, UNKNOWN_CHUNK
 from device_sdk.generation.inputs import DeviceFailed, Input, StepDone
+from device_sdk.kept import KeptKV
+from device_sdk.turns import Turns
 from model_runtime.core import Cancellation, Chunk, Engine, FloatArray, Logits
 from model_runtime.errors import Cancelled, EngineFailedError
-from model_runtime.sampling import Sampler, SamplingParams
+from model_runtime.sampling import Rule, Sampler, SamplingParams
 from speed_controller.estimates import DeviceForecast
 
 logger = logging.getLogger(__name__)
@@ -54,7 +56,7 @@ class EngineWorker:
         self.rates = Rates()
         #: Why the engine is not to be used; None while it is fine.
         self.broken: str | None = None
-        self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._turns = Turns()
         self._thread = threading.Thread(target=self._work, name="pd-device-engine", daemon=True)
         self._thread.start()
 
@@ -70,9 +72,9 @@ class EngineWorker:
         cancellation = Cancellation()
         try:
             async with asyncio.timeout(within):
-                self.engine = await self._call(lambda: source(cancellation))
+                self.engine = await self.call(lambda: source(cancellation))
                 if warm_up:
-                    await self._call(self._warm_up)
+                    await self.call(self._warm_up)
         except TimeoutError:
             cancellation.cancel()
             raise DeviceError(f"the device's model was not loaded within {within:g} s; raise Timeouts.load") from None
@@ -108,10 +110,16 @@ class EngineWorker:
         self.rates.learn(forecast, count)
 
     def session(
-        self, prompt: Sequence[int], sampling: SamplingParams, deliver: Callable[[Input], None]
+        self,
+        prompt: Sequence[int],
+        sampling: SamplingParams,
+        deliver: Callable[[Input], None],
+        kept: KeptKV | None = None,
+        rule: Rule | None = None,
     ) -> DeviceSession:
-        """One generation's use of the engine; `deliver` is called on the current event loop."""
-        return DeviceSession(self, prompt, sampling, deliver)
+        """One generation's use of the engine; `deliver` is called on the current event loop. It goes on in the sequence
+        of `kept`, and leaves it there. `rule`: what its tokens are held to."""
+        return DeviceSession(self, prompt, sampling, deliver, kept, rule)
 
     async def close(self, *, shutdown_engine: bool) -> None:
         """End the thread after the pass under way; free the engine if it is ours."""
@@ -121,21 +129,47 @@ class EngineWorker:
             if shutdown_engine and engine is not None:
                 engine.shutdown()
 
-        await self._call(last)
-        self._jobs.put(None)
+        await self.call(last)
+        self._turns.put(None)
         await asyncio.to_thread(self._thread.join, 5.0)
 
-    def submit(self, job: Callable[[], None]) -> None:
-        self._jobs.put(job)
+    @property
+    def chunk(self) -> int:
+        """Prompt tokens in a pass of about PASS_SECONDS."""
+        block = self.engine.info.capabilities.chunk_length if self.engine is not None else None
+        rate = self.rates.prefill_rate or UNKNOWN_CHUNK / PASS_SECONDS
+        return block or min(max(int(PASS_SECONDS * rate), LEAST_CHUNK), LARGEST_CHUNK)
+
+    async def unload(self, *, shutdown_engine: bool) -> None:
+        """Let go of the engine, and free it if it is ours; another may be loaded."""
+
+        def last() -> None:
+            engine, self.engine = self.engine, None
+            if shutdown_engine and engine is not None:
+                engine.shutdown()
+                self.broken = None
+
+        await self.call(last)
+
+    def submit(self, job: Callable[[], None], owner: DeviceSession | None = None) -> None:
+        """`owner`: whose pass it is; such jobs wait for those of nobody."""
+        self._turns.put(job, owner)
+
+    def leave(self, owner: DeviceSession) -> None:
+        """`owner` has no more passes."""
+        self._turns.leave(owner)
 
     def _work(self) -> None:
-        while (job := self._jobs.get()) is not None:
-            try:
-                job()
-            except Exception:
-                logger.exception("a job of the engine thread failed")
+        self._turns.run(self._perform)
 
-    async def _call(self, function: Callable[[], T]) -> T:
+    def _perform(self, job: Callable[[], None]) -> None:
+        try:
+            job()
+        except Exception:
+            logger.exception("a job of the engine thread failed")
+
+    async def call(self, function: Callable[[], T]) -> T:
+        """What `function` returns or raises on the engine's thread, after what was submitted before."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
 
@@ -147,7 +181,7 @@ class EngineWorker:
             else:
                 _post(loop, _set_result, future, result)
 
-        self._jobs.put(job)
+        self._turns.put(job)
         return await future
 
 
@@ -155,35 +189,58 @@ class DeviceSession:
     """A generation's sequence, sampler and pass under way."""
 
     def __init__(
-        self, worker: EngineWorker, prompt: Sequence[int], sampling: SamplingParams, deliver: Callable[[Input], None]
+        self,
+        worker: EngineWorker,
+        prompt: Sequence[int],
+        sampling: SamplingParams,
+        deliver: Callable[[Input], None],
+        kept: KeptKV | None,
+        rule: Rule | None,
     ) -> None:
         self._worker = worker
         self._deliver = deliver
         self._loop = asyncio.get_running_loop()
-        self._sampler = Sampler(sampling, prompt)
+        self._sampler = Sampler(sampling, prompt, rule)
+        self._kept = kept
         self._sequence: int | None = None
         self._cancellation = Cancellation()
 
     def start(self, step: Step) -> None:
         """Queue `step`; its outcome is delivered, unless it is cancelled."""
         cancellation = self._cancellation = Cancellation()
-        self._worker.submit(lambda: self._run(step, cancellation))
+        self._worker.submit(lambda: self._run(step, cancellation), self)
 
     def cancel_step(self) -> None:
         self._cancellation.cancel()
 
     def close(self) -> None:
-        """Free the sequence once the pass under way has ended."""
+        """Free the sequence, or leave it where it is kept, once the pass under way has ended."""
         self._cancellation.cancel()
+        self._worker.leave(self)
         self._worker.submit(self._close)
+
+    def drop(self) -> None:
+        """Free the sequence, also where it was to be kept; the next step begins a new one."""
+        self._cancellation.cancel()
+        self._worker.submit(self._drop)
 
     # --- on the engine's thread ----------------------------------------------------------------------------------
 
+    def _drop(self) -> None:
+        engine = self._worker.engine
+        sequence, self._sequence = self._sequence, None
+        if engine is not None and sequence is not None and self._worker.broken is None:
+            engine.close(sequence)
+
     def _close(self) -> None:
         engine = self._worker.engine
-        if engine is not None and self._sequence is not None and self._worker.broken is None:
-            engine.close(self._sequence)
-        self._sequence = None
+        sequence, self._sequence = self._sequence, None
+        if engine is None or sequence is None or self._worker.broken is not None:
+            return
+        if self._kept is not None:
+            self._kept.put(engine, sequence)
+        else:
+            engine.close(sequence)
 
     def _run(self, step: Step, cancellation: Cancellation) -> None:
         if cancellation.cancelled:
@@ -205,6 +262,8 @@ class DeviceSession:
         engine = self._worker.engine
         if engine is None or self._worker.broken is not None:
             raise EngineFailedError(self._worker.broken or "no engine is loaded")
+        if self._sequence is None and self._kept is not None:
+            self._sequence = self._kept.take(engine)
         if self._sequence is None:
             self._sequence = engine.open()
         if engine.length(self._sequence) != step.keep:
@@ -213,7 +272,8 @@ class DeviceSession:
         wanted = (Logits.NONE, Logits.LAST)[rows] if rows < 2 else Logits.ALL
         begun = time.perf_counter()
         logits = engine.forward([Chunk(self._sequence, step.tokens, wanted)], cancellation)[0].logits
-        agreed = self._agreed(logits, step)
+        # A step may begin within the prompt, where nothing is to be compared.
+        agreed = self._agreed(logits[len(logits) - rows :], step)
         sampled = None if step.sample_at is None else self._sampler.sample(logits[-1], step.output)
         return StepDone(step.number, agreed, sampled, time.perf_counter() - begun)
 

@@ -3,6 +3,11 @@
 PdDeviceError
 ├── ConfigurationError     the caller's fault: a mode without what it needs, a bad setting; nothing was started
 ├── PromptTooLongError     the prompt and the answer asked for fit neither side that the mode allows
+│   └── NoRefinementError      they would fit refined, and nobody can refine them
+├── ConversationError      about a conversation; nothing was started
+│   ├── ConversationBusyError  a turn is under way, or the conversation is closed
+│   └── ConversationFileError  a saved conversation cannot be written or read
+│       └── OtherModelError        its KV cache belongs to another model or engine
 ├── CloudError             the cloud's part failed; `retriable` says whether asking again can help
 │   ├── ConnectError           no connection in time, or refused
 │   ├── UnauthorizedError      the API key is missing or wrong
@@ -33,6 +38,26 @@ class ConfigurationError(PdDeviceError):
 
 class PromptTooLongError(PdDeviceError):
     """The prompt and the answer asked for fit neither side that the mode allows."""
+
+
+class NoRefinementError(PromptTooLongError):
+    """Longer than the device's context, and nobody can say which part of it matters."""
+
+
+class ConversationError(PdDeviceError):
+    """About a conversation; nothing was started."""
+
+
+class ConversationBusyError(ConversationError):
+    """A turn is under way, or the conversation is closed."""
+
+
+class ConversationFileError(ConversationError):
+    """A saved conversation cannot be written or read."""
+
+
+class OtherModelError(ConversationFileError):
+    """A saved KV cache belongs to another model or engine than the one that is loaded."""
 
 
 class CloudError(PdDeviceError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -150,6 +151,8 @@ class Connection:
         except websockets.ConnectionClosed as error:
             raise _closed(error) from None
         match answer:
+            case Welcome(travel="ids") if (answer.tokenizer, answer.template) != (hello.tokenizer, hello.template):
+                raise ServiceFailedError("the service wants token ids, though its tokenizer or template is another")
             case Welcome():
                 return cls(socket, answer, time.monotonic() - begun)
             case Error(code="version" | "model", message=message):
@@ -176,6 +179,21 @@ class Connection:
             raise _closed(error) from None
         except ProtocolError as error:
             raise ServiceFailedError(f"the protocol cannot carry this {type(message).__name__}: {error}") from None
+
+    async def ping(self) -> float:
+        """Seconds until the other end has answered a ping. Raises LinkLostError."""
+        begun = time.monotonic()
+        try:
+            await (await self._socket.ping())
+        except websockets.ConnectionClosed as error:
+            raise _closed(error) from None
+        return time.monotonic() - begun
+
+    @property
+    def socket(self) -> socket.socket | None:
+        """What carries it, for measurements; None where there is no such thing any more."""
+        found: socket.socket | None = self._socket.transport.get_extra_info("socket")
+        return found
 
     async def close(self) -> None:
         self.usable = False

@@ -47,7 +47,7 @@ from model_runtime.errors import (
 )
 from model_runtime.hub import pull
 from model_runtime.loading import LoadProgress, load_engine
-from model_runtime.profiles import HardwareProfile, load_profile, profile_names
+from model_runtime.profiles import HardwareProfile, LinkProfile, link_names, load_link, load_profile, profile_names
 from model_runtime.sampling import Sampler, SamplingParams
 from model_runtime.text import StopStrings, TextAssembler
 
@@ -69,6 +69,7 @@ __all__ = [
     "EngineUnavailableError",
     "HardwareProfile",
     "KVMismatchError",
+    "LinkProfile",
     "LoadCancelled",
     "LoadError",
     "LoadProgress",
@@ -88,7 +89,9 @@ __all__ = [
     "Tokenizer",
     "UnknownSequenceError",
     "UnsupportedError",
+    "link_names",
     "load_engine",
+    "load_link",
     "load_profile",
     "profile_names",
     "pull",

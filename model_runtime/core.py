@@ -11,24 +11,34 @@ import enum
 import threading
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeAlias, TypedDict
+from typing import TYPE_CHECKING, NotRequired, TypeAlias, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
+
+from model_runtime.tools.syntax import HERMES, ToolSyntax
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from types import TracebackType
     from typing import Self
 
+    from model_runtime.thinking import ThinkingTags
+    from model_runtime.tools.spec import Tool, ToolCall
+
 FloatArray: TypeAlias = NDArray[np.float32]
 
 
 class Message(TypedDict):
-    """One chat message. `role` is `system`, `user` or `assistant`."""
+    """One chat message. `role` is `system`, `user`, `assistant` or `tool`."""
 
     role: str
+    #: Empty where an assistant's message is tool calls alone.
     content: str
+    #: What an assistant's message asks to have called.
+    tool_calls: NotRequired[Sequence[ToolCall]]
+    #: Of a `tool` message: which call this is the result of.
+    tool_call_id: NotRequired[str]
 
 
 class Logits(enum.Enum):
@@ -101,6 +111,9 @@ class EngineInfo:
     #: What really runs the model, e.g. `CPUExecutionProvider` or `llama.cpp CPU, AVX512`.
     hardware: str
     max_sequences: int
+    #: Tokens of one KV cache that all sequences share, and forks with their origin; None where each sequence has
+    #: memory of its own for a whole context.
+    kv_tokens: int | None = None
     #: Free-form facts for reports (threads, quantization, emulation profile).
     details: dict[str, str] = field(default_factory=dict)
 
@@ -165,6 +178,16 @@ class Tokenizer(ABC):
     def template_fingerprint(self) -> str:
         """Of the chat template's text; a fixed value where the model has none."""
 
+    @property
+    def tool_syntax(self) -> ToolSyntax:
+        """How the model writes a call, as its chat template declares it; else as it is described to the model."""
+        return HERMES
+
+    @property
+    def thinking(self) -> ThinkingTags | None:
+        """What stands around a reasoning model's thinking, as its chat template says; None where it says nothing."""
+        return None
+
     @abstractmethod
     def encode(self, text: str, *, special: bool = False) -> list[int]:
         """Token ids of `text`, with nothing added in front. `special`: text such as `<|im_end|>` becomes its
@@ -175,9 +198,11 @@ class Tokenizer(ABC):
         """The bytes that `token` adds to the text; empty for special tokens. Raises BadTokenError."""
 
     @abstractmethod
-    def render_chat(self, messages: Sequence[Message], *, add_generation_prompt: bool = True) -> list[int]:
-        """The prompt's token ids. Special tokens come from the template only, never from a message's content.
-        Raises TemplateError."""
+    def render_chat(
+        self, messages: Sequence[Message], *, add_generation_prompt: bool = True, tools: Sequence[Tool] = ()
+    ) -> list[int]:
+        """The prompt's token ids, `tools` described in it (in words where the template knows none). Special tokens come
+        from the template only, never from a message or a tool. Raises TemplateError."""
 
 
 class Engine(ABC):

@@ -16,7 +16,9 @@ ModelRuntimeError
 │   ├── UnknownSequenceError    a sequence that is not open here
 │   ├── KVMismatchError         imported KV belongs to another model, or is damaged
 │   ├── UnsupportedError        this engine cannot do that (see EngineInfo.capabilities)
-│   └── TemplateError           the chat template refuses these messages
+│   ├── TemplateError           the chat template refuses these messages
+│   └── ConstraintError         a JSON schema, regex or grammar that cannot be held, or was broken
+│       └── ConstraintUnavailableError  what holds constraints is not installed
 ├── Cancelled               the caller's cancellation ended a pass; every sequence is as before the call
 └── EngineFailedError       our fault or the hardware's: the engine must not be used again
 """
@@ -90,6 +92,14 @@ class UnsupportedError(BadInputError):
 
 class TemplateError(BadInputError):
     """The chat template is broken, or refuses these messages."""
+
+
+class ConstraintError(BadInputError):
+    """A JSON schema, regex or grammar cannot be held, or the answer so far breaks it."""
+
+
+class ConstraintUnavailableError(ConstraintError):
+    """What holds constraints is not installed; the message names the extra."""
 
 
 class Cancelled(ModelRuntimeError):  # noqa: N818 - an outcome that the caller asked for, not an error

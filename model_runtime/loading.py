@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import threading
+import weakref
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from model_runtime.core import Cancellation, Engine
+from model_runtime.core import Cancellation, Engine, Tokenizer
 from model_runtime.errors import LoadCancelled, LoadTimeoutError, ModelFormatError, ModelNotFoundError
 from model_runtime.hub_files import EngineName, is_hub_spec, parse_spec
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,12 +35,14 @@ def load_engine(
     engine: EngineName = "auto",
     context_length: int | None = None,
     max_sequences: int = 8,
+    kv_tokens: int | None = None,
     threads: int | None = None,
     providers: Sequence[str] = ("CPUExecutionProvider",),
     allow_cpu_fallback: bool = False,
+    provider_options: Mapping[str, Mapping[str, str]] | None = None,
     gpu_layers: int = 0,
     flash_attention: bool = True,
-    tap_layers: tuple[int, ...] = (),
+    tap_layers: tuple[int, ...] | Literal["all"] = (),
     cancellation: Cancellation | None = None,
     progress: Callable[[LoadProgress], None] | None = None,
     timeout_s: float | None = None,
@@ -50,9 +53,10 @@ def load_engine(
     """Load a model: a folder, an .onnx file, a .gguf file, or `hf://owner/name[@revision][/file]`.
 
     `engine="auto"` goes by the file, ONNX first where a folder holds both. `context_length` in tokens, None for the
-    engine's choice; `threads` None likewise. For ONNX: `providers`, in this order and no others, and
-    `allow_cpu_fallback`. For llama.cpp: `gpu_layers` (negative for all), `flash_attention`, and `tap_layers` whose
-    attention will be asked for. What belongs to the other engine is not looked at.
+    engine's choice; `threads` None likewise. For ONNX: `providers`, in this order and no others, with
+    `provider_options` by name, and `allow_cpu_fallback`. For llama.cpp: `kv_tokens` of all sequences together (None for
+    four contexts), `gpu_layers` (negative for all), `flash_attention`, and `tap_layers` whose attention will be asked
+    for. What belongs to the other engine is not looked at.
 
     A model on the Hub is downloaded where it is not in the cache yet; what is in the cache needs no network
     (`model_runtime.hub.pull` looks for a newer version). `cache_dir`, `token` and `endpoint` are as there.
@@ -74,6 +78,7 @@ def load_engine(
                 _gguf(path),
                 context_length=context_length,
                 max_sequences=max_sequences,
+                kv_tokens=kv_tokens,
                 threads=threads,
                 gpu_layers=gpu_layers,
                 flash_attention=flash_attention,
@@ -91,6 +96,7 @@ def load_engine(
                 context_length=context_length,
                 max_sequences=max_sequences,
                 allow_cpu_fallback=allow_cpu_fallback,
+                provider_options=provider_options,
                 cancellation=deadline.cancellation,
             )
     if is_hub_spec(spec):
@@ -98,6 +104,31 @@ def load_engine(
         loaded.info = dataclasses.replace(loaded.info, model=parse_spec(str(spec)).repository)
     report(LoadProgress("load", 1.0))
     return loaded
+
+
+def load_tokenizer_of(spec: str | Path, engine: EngineName = "auto", *, cache_dir: Path | None = None) -> Tokenizer:
+    """The tokenizer of what `load_engine` loads, without an engine. A model on the Hub must be in the cache already:
+    ModelNotFoundError says so. Raises a LoadError."""
+    path = Path(spec)
+    if is_hub_spec(spec):
+        from model_runtime.hub import cached
+
+        found = cached(str(spec), engine=engine, cache_dir=cache_dir)
+        if found is None:
+            raise ModelNotFoundError(f"{spec} is not in the cache: load or pull it first")
+        path = found
+    if _engine_for(path, engine) == "llama":
+        from model_runtime.llama.model import Model
+        from model_runtime.llama.tokenizer import LlamaTokenizer
+
+        model = Model.load(_gguf(path), gpu_layers=0, cancellation=None, progress=None, vocabulary_only=True)
+        tokenizer = LlamaTokenizer(model)
+        weakref.finalize(tokenizer, model.free)
+        return tokenizer
+    from model_runtime.onnx.files import find_model
+    from model_runtime.tokenizers import load_tokenizer
+
+    return load_tokenizer(find_model(path).folder)
 
 
 def _from_hub(

@@ -150,15 +150,15 @@ class SequenceTable(Generic[StateT]):
         return checked
 
     def _check_tap(self, tap: AttentionTap) -> None:
-        if not self._info.capabilities.attention_tap:
-            raise UnsupportedError(
-                f"{self._info.engine} with {self._info.model} gives no attention: its capabilities say so"
-            )
         if tap.rows < 1 or not tap.layers:
             raise BadInputError(f"an attention tap needs at least one row and one layer, not {tap}")
         if not all(0 <= layer < self._info.layers for layer in tap.layers):
             raise BadInputError(
                 f"{tap} names a layer that is not there: the model has layers 0 to {self._info.layers - 1}"
+            )
+        if not self._info.capabilities.attention_tap:
+            raise UnsupportedError(
+                f"{self._info.engine} with {self._info.model} gives no attention: its capabilities say so"
             )
 
 

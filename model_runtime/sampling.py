@@ -14,12 +14,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from model_runtime.errors import BadInputError, BadTokenError, EngineFailedError
+from model_runtime.errors import BadInputError, BadTokenError, ConstraintError, EngineFailedError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -71,11 +71,19 @@ class SamplingParams:
             raise BadInputError(f"seed must be from 0 to 2**63 - 1, not {self.seed}")
 
 
+class Rule(Protocol):
+    """Which tokens may come next; see `model_runtime.constraint.Matcher`."""
+
+    def allowed(self, output: Sequence[int]) -> NDArray[np.bool_]: ...
+
+
 class Sampler:
     """Samples the tokens of one answer. One thread at a time; costs O(vocabulary) for a token."""
 
-    def __init__(self, params: SamplingParams, prompt: Sequence[int]) -> None:
+    def __init__(self, params: SamplingParams, prompt: Sequence[int], rule: Rule | None = None) -> None:
+        """`rule` leaves out tokens before anything else does; None allows all."""
         self.params = params
+        self._rule = rule
         self._greedy = params.temperature < _GREEDY_BELOW
         self._penalties = _Penalties(params, prompt)
 
@@ -84,7 +92,7 @@ class Sampler:
 
         -inf marks a token that cannot be. Raises EngineFailedError where the logits hold NaN or +inf or leave no
         token at all, BadTokenError where prompt or output hold an id outside the logits, BadInputError for a shape
-        other than (vocabulary,).
+        other than (vocabulary,), ConstraintError where the rule does or leaves none.
         """
         scores = self._scores(logits, output)
         if self._greedy:
@@ -115,8 +123,18 @@ class Sampler:
         if not np.isfinite(logits.max()):
             where = f"output position {len(output)}"
             raise EngineFailedError(f"the engine returned unusable logits at {where}: {_defect(logits)}")
-        scores = self._penalties.apply(np.asarray(logits, dtype=np.float32), output)
+        scores = self._penalties.apply(self._within_rule(np.asarray(logits, dtype=np.float32), output), output)
         return scores if self._greedy else scores / np.float32(self.params.temperature)
+
+    def _within_rule(self, logits: FloatArray, output: Sequence[int]) -> FloatArray:
+        if self._rule is None:
+            return logits
+        allowed = self._rule.allowed(output)[: logits.size]
+        scores = np.full_like(logits, -np.inf)
+        scores[: allowed.size][allowed] = logits[: allowed.size][allowed]
+        if not (scores > -np.inf).any():
+            raise ConstraintError(f"the engine gives no token that may come at output position {len(output)}")
+        return scores
 
 
 def _limit(scores: FloatArray, params: SamplingParams) -> np.float32:

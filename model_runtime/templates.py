@@ -15,21 +15,30 @@ import json
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, NoReturn
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import jinja2
 from jinja2 import nodes
 from jinja2.ext import Extension
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from model_runtime import thinking
 from model_runtime.errors import TemplateError
+from model_runtime.tools.hermes import as_plain_messages
+from model_runtime.tools.messages import as_template_sees_them, speaks_of_tools
+from model_runtime.tools.syntax import ToolSyntax, declared_by
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Sequence
+    from collections.abc import Callable, Collection, Iterator, Sequence
 
     from jinja2.parser import Parser
 
     from model_runtime.core import Message
+    from model_runtime.thinking import ThinkingTags
+    from model_runtime.tools.spec import Tool
+
+_V = TypeVar("_V")
 
 #: ChatML, used where a model brings no template of its own.
 DEFAULT_TEMPLATE = (
@@ -74,6 +83,7 @@ class ChatTemplate:
     ) -> None:
         self._text = DEFAULT_TEMPLATE if source is None else source
         self._tokens = {"bos_token": bos, "eos_token": eos}
+        self._specials = tuple(specials)
         self._guards = _Guards(specials)
         environment = _environment(now)
         try:
@@ -81,9 +91,12 @@ class ChatTemplate:
         except jinja2.TemplateSyntaxError as error:
             raise TemplateError(f"the chat template does not compile: line {error.lineno}: {error.message}") from error
 
-    def render(self, messages: Sequence[Message], *, add_generation_prompt: bool = True) -> list[Segment]:
+    def render(
+        self, messages: Sequence[Message], *, add_generation_prompt: bool = True, tools: Sequence[Tool] = ()
+    ) -> list[Segment]:
         """The prompt of `messages` in segments; joined, their texts are what the template gives.
 
+        A template that knows no tools gets them, and calls and results among the messages, as plain text (`hermes.py`).
         Raises TemplateError where the template refuses the messages (most name the rule, such as alternating roles)
         or breaks on them.
         """
@@ -91,18 +104,29 @@ class ChatTemplate:
             # Some templates make a special token of the role: `<|` + role + `|>`.
             if not _ROLE.fullmatch(message["role"]):
                 raise TemplateError(f"a role is a plain word such as 'user' or 'assistant', not {message['role']!r}")
-        guard = self._guards.choose([self._text, *(message["content"] for message in messages)])
-        guarded: list[Message] = [
-            {"role": message["role"], "content": self._guards.protect(message["content"], guard)}
-            for message in messages
-        ]
-        return self._guards.split(self._render(guarded, add_generation_prompt), guard)
+        if (tools or speaks_of_tools(messages)) and self.tool_syntax is None:
+            messages, tools = as_plain_messages(messages, tools), ()
+        seen = as_template_sees_them(messages)
+        described = [tool.as_template_sees_it() for tool in tools]
+        guard = self._guards.choose([self._text, *_texts(seen), *_texts(described)])
+        guarded = self._guards.protect_all(seen, guard), self._guards.protect_all(described, guard)
+        return self._guards.split(self._render(*guarded, add_generation_prompt), guard)
 
-    def _render(self, messages: Sequence[Message], add_generation_prompt: bool) -> str:
+    @property
+    def thinking(self) -> ThinkingTags | None:
+        """What stands around a reasoning model's thinking; None where the template does not say."""
+        return thinking.declared_by(self._text)
+
+    @cached_property
+    def tool_syntax(self) -> ToolSyntax | None:
+        """How this template writes a call; None where it knows no tools."""
+        return declared_by(self._render, self._specials)
+
+    def _render(self, messages: list[dict[str, Any]], tools: list[dict[str, Any]], add_generation_prompt: bool) -> str:
         try:
             return self._template.render(
                 messages=messages,
-                tools=None,
+                tools=tools or None,
                 documents=None,
                 add_generation_prompt=add_generation_prompt,
                 **self._tokens,
@@ -137,6 +161,11 @@ class _Guards:
         used = set().union(*texts)
         # A private use area of 65,534 characters; a prompt that uses them all does not exist.
         return next(chr(code) for code in range(0x100000, 0x10FFFE) if chr(code) not in used)
+
+    def protect_all(self, value: _V, guard: str) -> _V:
+        """`value` with every text in it protected, keys included."""
+        protected: _V = _mapped(value, lambda text: self.protect(text, guard))
+        return protected
 
     def protect(self, text: str, guard: str) -> str:
         reserved = self._single.intersection(text)
@@ -175,6 +204,32 @@ class _Guards:
         if [match.span() for match in self._special.finditer(clean)] == meant[:-1]:
             return [Segment(clean, trusted=True)]  # it only could have been: encoded in one go, as transformers does
         return [segment for segment in [*segments, Segment(trusted, trusted=True)] if segment.text]
+
+
+def _texts(value: object) -> Iterator[str]:
+    """Every text in a value of JSON's types."""
+    match value:
+        case str():
+            yield value
+        case dict():
+            for key, inner in value.items():
+                yield key
+                yield from _texts(inner)
+        case list():
+            for inner in value:
+                yield from _texts(inner)
+
+
+def _mapped(value: Any, change: Callable[[str], str]) -> Any:
+    match value:
+        case str():
+            return change(value)
+        case dict():
+            return {change(key): _mapped(inner, change) for key, inner in value.items()}
+        case list():
+            return [_mapped(inner, change) for inner in value]
+        case _:
+            return value
 
 
 def _environment(now: Callable[[], datetime]) -> ImmutableSandboxedEnvironment:

@@ -20,6 +20,7 @@ from model_runtime.errors import BadTokenError, Cancelled
 from model_runtime.fingerprints import template_fingerprint, tokenizer_fingerprint
 from model_runtime.passes import SequenceTable, logit_rows, raise_if_cancelled, tap_rows
 from model_runtime.templates import ChatTemplate
+from model_runtime.tools.syntax import HERMES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
 
     from model_runtime.core import AttentionTap, Cancellation, Chunk, Message
     from model_runtime.emulated import Sleep
+    from model_runtime.thinking import ThinkingTags
+    from model_runtime.tools.spec import Tool
+    from model_runtime.tools.syntax import ToolSyntax
 
 #: The words of the toy language. Some hold characters of several bytes.
 WORDS = (
@@ -40,19 +44,20 @@ class ScriptedTokenizer(Tokenizer):
     """Longest match over a list of words, single bytes for the rest; ChatML. Any text encodes.
 
     Ids: 0–255 are the bytes, then the words, then `<|im_start|>` and `<|im_end|>` (which ends an answer). Two with
-    different words have different fingerprints.
+    different words have different fingerprints. `template`: another one than ChatML.
     """
 
-    def __init__(self, words: Sequence[str] = WORDS) -> None:
+    def __init__(self, words: Sequence[str] = WORDS, *, template: str | None = None) -> None:
         pieces = [bytes([value]) for value in range(256)] + [word.encode() for word in words]
         self._pieces = (*pieces, b"", b"")
         self._ids = {piece: token for token, piece in enumerate(pieces)}
         self._longest = max(map(len, pieces))
         self.im_start, self.im_end = len(pieces), len(pieces) + 1
         self._specials = {"<|im_start|>": self.im_start, "<|im_end|>": self.im_end}
-        self._template = ChatTemplate(None, bos="", eos="<|im_end|>", specials=self._specials)
+        self._template = ChatTemplate(template, bos="", eos="<|im_end|>", specials=self._specials)
         entries = [(piece, False) for piece in pieces] + [(name.encode(), True) for name in self._specials]
         self._fingerprint = tokenizer_fingerprint(entries)
+        self._template_fingerprint = template_fingerprint(template)
 
     @property
     def vocabulary_size(self) -> int:
@@ -67,8 +72,16 @@ class ScriptedTokenizer(Tokenizer):
         return self._fingerprint
 
     @property
+    def thinking(self) -> ThinkingTags | None:
+        return self._template.thinking
+
+    @property
+    def tool_syntax(self) -> ToolSyntax:
+        return self._template.tool_syntax or HERMES
+
+    @property
     def template_fingerprint(self) -> str:
-        return template_fingerprint(None)
+        return self._template_fingerprint
 
     def encode(self, text: str, *, special: bool = False) -> list[int]:
         ids: list[int] = []
@@ -82,8 +95,10 @@ class ScriptedTokenizer(Tokenizer):
             raise BadTokenError(f"token id {token} is outside the vocabulary of {len(self._pieces)}")
         return self._pieces[token]
 
-    def render_chat(self, messages: Sequence[Message], *, add_generation_prompt: bool = True) -> list[int]:
-        segments = self._template.render(messages, add_generation_prompt=add_generation_prompt)
+    def render_chat(
+        self, messages: Sequence[Message], *, add_generation_prompt: bool = True, tools: Sequence[Tool] = ()
+    ) -> list[int]:
+        segments = self._template.render(messages, add_generation_prompt=add_generation_prompt, tools=tools)
         return [token for segment in segments for token in self.encode(segment.text, special=segment.trusted)]
 
     def _first_special(self, text: str) -> tuple[int, str] | None:

@@ -14,12 +14,16 @@ from model_runtime.core import Tokenizer
 from model_runtime.errors import BadInputError, BadTokenError, ModelFormatError, ModelNotFoundError, TemplateError
 from model_runtime.fingerprints import looks_special, template_fingerprint, tokenizer_fingerprint
 from model_runtime.templates import ChatTemplate
+from model_runtime.tools.syntax import HERMES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
     from pathlib import Path
 
     from model_runtime.core import Message
+    from model_runtime.thinking import ThinkingTags
+    from model_runtime.tools.spec import Tool
+    from model_runtime.tools.syntax import ToolSyntax
 
 #: Special tokens that end a turn in models whose files do not say so.
 END_OF_TURN = (
@@ -77,6 +81,8 @@ class HFTokenizer(Tokenizer):
             for token in (*(ids.get(e) if isinstance(e, str) else e for e in eos), *map(ids.get, END_OF_TURN))
             if token is not None
         )
+        #: Text of the beginning-of-sequence token; empty where there is none.
+        self.bos_text = bos_text
         self._template = ChatTemplate(template, bos=bos_text, eos=eos_text, specials=ids)
         self._template_fingerprint = template_fingerprint(template)
         self._fingerprint = tokenizer_fingerprint(
@@ -97,6 +103,14 @@ class HFTokenizer(Tokenizer):
         return self._fingerprint
 
     @property
+    def thinking(self) -> ThinkingTags | None:
+        return self._template.thinking
+
+    @property
+    def tool_syntax(self) -> ToolSyntax:
+        return self._template.tool_syntax or HERMES
+
+    @property
     def template_fingerprint(self) -> str:
         return self._template_fingerprint
 
@@ -109,8 +123,14 @@ class HFTokenizer(Tokenizer):
             raise BadTokenError(f"token id {token} is outside the vocabulary: ids go from 0 to {len(self._bytes) - 1}")
         return self._bytes[token]
 
-    def render_chat(self, messages: Sequence[Message], *, add_generation_prompt: bool = True) -> list[int]:
-        segments = self._template.render(messages, add_generation_prompt=add_generation_prompt)
+    def special_text(self, token: int) -> str:
+        """The text that `encode(…, special=True)` reads as `token`, if that is a special one; else empty."""
+        return self._added[token] if token in self._special else ""
+
+    def render_chat(
+        self, messages: Sequence[Message], *, add_generation_prompt: bool = True, tools: Sequence[Tool] = ()
+    ) -> list[int]:
+        segments = self._template.render(messages, add_generation_prompt=add_generation_prompt, tools=tools)
         return [
             token for segment in segments for token in self._encode(self._as_trained, segment.text, segment.trusted)
         ]

@@ -43,6 +43,7 @@ class SpeedController:
         self._cloud_next = submitted
         self._cloud_tpot: float | None = None
         self._round_trip = 0.0
+        self._decided_at = -math.inf
 
     # --- events ------------------------------------------------------------------------------------------------------
 
@@ -69,10 +70,11 @@ class SpeedController:
         if ready_at is not None and past and self._ready_at is not None and self._ready_at <= now:
             # Still not there, and expected "now" again: the first forecast says by how much it is late.
             ready_at = min(ready_at, self._ready_at)
-        self._ready_at, self._device_tpot = ready_at, tpot
         came = ready_at is not None and self._arrived > 0 and ready_at <= self._last_arrival
-        self._device_leads = came or (self._device_leads and past)
-        self._decide()
+        leads = came or (self._device_leads and past)
+        known = self._ready_at == ready_at and self._device_tpot == tpot and self._device_leads is leads
+        self._ready_at, self._device_tpot, self._device_leads = ready_at, tpot, leads
+        self._decide(known)
 
     def cloud_state(self, now: float, *, remaining: int, tpot: float | None, round_trip: float) -> None:
         """`remaining`: tokens of the grant that the cloud will still send, extensions included as soon as they are
@@ -84,8 +86,9 @@ class SpeedController:
         self._advance(now)
         if self._cloud_left == 0 and remaining > 0 and self._arrived > 0:
             self._cloud_next = now + round_trip + (tpot or 0.0)
+        known = self._cloud_left == remaining and self._cloud_tpot == tpot
         self._cloud_left, self._cloud_tpot, self._round_trip = remaining, tpot, round_trip
-        self._decide()
+        self._decide(known)
 
     def finished(self, now: float) -> None:
         """No further token will arrive: the whole answer is in hand."""
@@ -165,13 +168,17 @@ class SpeedController:
         self._last_shown = due if self._now - due <= self._gap / 2 else self._now
         self._shown += 1
         self._gap, self._due = self._next_gap(), None
+        self._decided_at = -math.inf
         if self.buffered > 0:
             self._due = max(self._last_shown + self._gap, self._last_shown if self._at_once else self._head_arrival)
 
-    def _decide(self) -> None:
-        """After an event: choose anew when the next token is due."""
+    def _decide(self, known: bool = False) -> None:
+        """After an event: choose anew when the next token is due. `known`: the event says nothing new."""
         if self._due is not None and self._due <= self._now:
             return  # it is, and the driver is about to show it
+        if known and self._decided_at == self._now:
+            return
+        self._decided_at = self._now
         self._gap = self._next_gap()
         if self.buffered > 0:
             planned = self._now if self._at_once else self._last_shown + self._gap

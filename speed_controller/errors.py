@@ -3,6 +3,7 @@
 SpeedControllerError
 ├── SettingError            (a ValueError) a setting or an argument out of range; `.field` names it
 ├── InfeasibleSplitError    (a ValueError) no grant can give a hand-over without a stall at this pace
+├── SplitFileError          (a ValueError) a split configuration's text cannot be used; the message names the key
 └── TimeWentBackError       an event older than one already seen: the driver's clock is not monotonic
 """
 
@@ -23,6 +24,10 @@ class SettingError(SpeedControllerError, ValueError):
 
 class InfeasibleSplitError(SpeedControllerError, ValueError):
     """No grant, however large, gives a hand-over without a stall at this pace."""
+
+
+class SplitFileError(SpeedControllerError, ValueError):
+    """The text of a split configuration cannot be used; the message names the key."""
 
 
 class TimeWentBackError(SpeedControllerError):

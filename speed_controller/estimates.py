@@ -31,10 +31,15 @@ class DeviceForecast:
         self._prefills: deque[float] = deque(maxlen=PREFILL_PASSES)  # seconds per token
         self._decodes: deque[float] = deque(maxlen=DECODE_STEPS)
         self._usual = 0
+        # The medians, kept because they are asked for more often than passes end.
+        self._per_token: float | None = None
+        self._tpot: float | None = None
         if prefill_rate is not None:
             self._prefills.append(1.0 / _positive("prefill_rate", prefill_rate))
+            self._per_token = self._prefills[0]
         if tpot is not None:
             self._decodes.append(_positive("tpot", tpot))
+            self._tpot = tpot
 
     def observe_prefill(self, tokens: int, seconds: float) -> None:
         """A prefill pass over `tokens` tokens took `seconds`."""
@@ -45,14 +50,16 @@ class DeviceForecast:
             return
         self._usual = tokens
         self._prefills.append(seconds / tokens)
+        self._per_token = statistics.median(self._prefills)
 
     def observe_decode(self, seconds: float) -> None:
         """One decode step took `seconds`."""
         self._decodes.append(_duration("seconds", seconds))
+        self._tpot = statistics.median(self._decodes)
 
     def ready_in(self, tokens_left: int) -> float | None:
         """Seconds that prefilling `tokens_left` more tokens takes, in proportion. None: the rate is not known."""
-        return tokens_left * statistics.median(self._prefills) if self._prefills else None
+        return None if self._per_token is None else tokens_left * self._per_token
 
     def first_token_in(self, tokens_left: int, *, running: int = 0, elapsed: float = 0.0) -> float | None:
         """Seconds from now until `tokens_left` more tokens are prefilled and the device has its first own token: what
@@ -76,7 +83,7 @@ class DeviceForecast:
     @property
     def tpot(self) -> float | None:
         """Seconds per output token; None: not known."""
-        return statistics.median(self._decodes) if self._decodes else None
+        return self._tpot
 
 
 class CloudForecast:
@@ -90,6 +97,8 @@ class CloudForecast:
     ) -> None:
         self._ttft = None if ttft is None else _duration("ttft", ttft)
         self._tpot = None if tpot is None else _duration("tpot", tpot)
+        self._refinement: float | None = None
+        self._refines: bool | None = None
         self._round_trips: deque[float] = deque(maxlen=ROUND_TRIPS)
         self._arrivals: deque[tuple[float, int]] = deque(maxlen=ARRIVALS)
         if round_trip is not None:
@@ -107,6 +116,12 @@ class CloudForecast:
             raise SettingError("count", count, "at least 1")
         self._arrivals.append((now, count))
 
+    def observe_refinement(self, seconds: float | None) -> None:
+        """An answer's first refinement came `seconds` after its request; None: it was asked for and did not come."""
+        self._refines = seconds is not None
+        if seconds is not None:
+            self._refinement = _duration("seconds", seconds)
+
     def observe_round_trip(self, seconds: float) -> None:
         """A message was answered after `seconds`."""
         self._round_trips.append(_duration("seconds", seconds))
@@ -123,6 +138,19 @@ class CloudForecast:
         if later == 0:
             return self._tpot
         return (self._arrivals[-1][0] - self._arrivals[0][0]) / later
+
+    @property
+    def refinement(self) -> float | None:
+        """Seconds from a request to its refinement: of the latest answer that had one, else the time to first token, as
+        both come from the same prefill. None: nothing is known, or this cloud does not refine."""
+        if self._refines is False:
+            return None
+        return self._ttft if self._refinement is None else self._refinement
+
+    @property
+    def refines(self) -> bool:
+        """False once a refinement that was asked for did not come."""
+        return self._refines is not False
 
     @property
     def round_trip(self) -> float | None:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -13,8 +12,7 @@ if TYPE_CHECKING:
 HORIZON = 24
 
 
-@dataclass(frozen=True, slots=True)
-class Outlook:
+class Outlook(NamedTuple):
     """Where the answer stands and what is forecast. Absolute times in seconds; rates in seconds per token."""
 
     now: float
@@ -34,8 +32,7 @@ class Outlook:
     device_tpot: float | None
 
 
-@dataclass(frozen=True, slots=True)
-class Milestone:
+class Milestone(NamedTuple):
     """One token still to come, at `time`, `ahead` tokens after the last shown one."""
 
     ahead: int

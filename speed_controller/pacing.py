@@ -41,8 +41,10 @@ def next_gap(outlook: Outlook, settings: PaceSettings, previous: float | None) -
 
 
 def _wanted(outlook: Outlook, coming: Sequence[Milestone], settings: PaceSettings, previous: float | None) -> float:
-    needed = max((_just_reaches(outlook, token, settings) for token in coming), default=0.0)
-    safe = max((_reaches_with_spare(outlook, token, settings) for token in coming), default=0.0)
+    needed = safe = 0.0
+    if coming:
+        needed = max([_just_reaches(outlook, token, settings) for token in coming])
+        safe = max([_reaches_with_spare(outlook, token, settings) for token in coming])
     # Spare time alone takes the pace neither past `pace_max` nor, beyond that cost, past where it was.
     dear = COST_OF_SPARE * needed
     if needed <= settings.pace_max:

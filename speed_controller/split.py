@@ -1,4 +1,4 @@
-"""How an answer is divided between cloud and device, and the least grant that avoids a stall."""
+"""How an answer is divided between cloud and device, and the least grant that avoids a stall. Pure."""
 
 from __future__ import annotations
 
@@ -15,13 +15,18 @@ class SplitSettings:
 
     #: Tokens that the cloud may produce; None: as many as `grant_needed` says.
     grant: int | None = None
-    #: Share of the prompt that refinement keeps; None: no refinement.
-    keep_ratio: float | None = None
+    #: Share of the prompt that refinement keeps; None (or 1.0): no refinement.
+    keep_ratio: float | None = 0.25
     pace: PaceSettings = field(default_factory=PaceSettings)
     #: Prompt tokens in one prefill pass of the device; None: the engine's choice.
     chunk: int | None = None
     #: The largest grant ever asked for, extensions included.
     max_grant: int = 256
+    #: Prompts of fewer tokens are not refined: there is little to save, and each span weighs more.
+    refine_from: int = 512
+    #: Share of the latest received tokens that the device must agree with to take over, up to `max_grant` tokens; None:
+    #: it takes over as soon as it can.
+    min_agreement: float | None = None
 
     def __post_init__(self) -> None:
         if self.max_grant < 0:
@@ -32,6 +37,10 @@ class SplitSettings:
             raise SettingError("keep_ratio", self.keep_ratio, "a share above 0 and at most 1, or None")
         if self.chunk is not None and self.chunk < 1:
             raise SettingError("chunk", self.chunk, "at least 1 token, or None")
+        if self.min_agreement is not None and not 0 <= self.min_agreement <= 1:
+            raise SettingError("min_agreement", self.min_agreement, "a share from 0 to 1, or None")
+        if self.refine_from < 0:
+            raise SettingError("refine_from", self.refine_from, "at least 0 tokens")
 
 
 def grant_needed(
@@ -62,3 +71,23 @@ def grant_needed(
             f"hand-over; use a pace of at least {device_tpot} s"
         )
     return max(0, math.ceil((ready_without - cloud_ttft) / (pace - 1.0 / prefill_rate)))
+
+
+def refined_length(left: int, *, keep_ratio: float, arrival: float, prefill_rate: float, least: int = 0) -> int:
+    """Of `left` prompt tokens, how many the device will prefill if a refinement is on its way: p + ρ(L − p).
+
+    It comes in `arrival` seconds; until then the device, which does not wait, prefills p = r · arrival of them at
+    `prefill_rate` tokens per second, r. Of the others it keeps the share `keep_ratio`, ρ, and at least `least`, what is
+    protected. So the device is ready in t_ref + ρ(L − p)/r. Raises SettingError.
+    """
+    if left < 0:
+        raise SettingError("left", left, "at least 0 tokens")
+    if not 0 < keep_ratio <= 1:
+        raise SettingError("keep_ratio", keep_ratio, "a share above 0 and at most 1")
+    if not (math.isfinite(arrival) and arrival >= 0):
+        raise SettingError("arrival", arrival, "a finite time of at least 0 s")
+    if not (math.isfinite(prefill_rate) and prefill_rate > 0):
+        raise SettingError("prefill_rate", prefill_rate, "a finite value above 0")
+    before = min(left, int(arrival * prefill_rate))
+    rest = left - before
+    return before + min(rest, max(math.ceil(keep_ratio * rest), least))

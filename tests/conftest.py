@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,6 +16,14 @@ from demos.training.architecture import DecoderConfig, random_weights
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+try:
+    import PySide6.QtWidgets  # noqa: F401
+except ImportError:  # no Qt, or none of the system's libraries that it needs: the tests of windows skip
+    pytest_plugins: list[str] = []
+else:
+    os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
+    pytest_plugins = ["pytestqt.plugin"]
 
 # No example is timed: the machines are shared. CI repeats the same examples, so that a change fails by what it changed;
 # everywhere else each run looks at new ones.
@@ -39,6 +48,32 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path
             made[architecture] = tmp_path_factory.mktemp(architecture)
             _write_model(made[architecture], architecture)
         return made[architecture]
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle(
+    tiny_model: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str, int], Path]:
+    """By architecture and bits of weights (32: all is float32), the tiny model as `pd-models export-npu` writes it: in
+    passes of 12, 4 (in float32) and 1 tokens. Read only."""
+    made: dict[tuple[str, int], Path] = {}
+
+    def make(architecture: str, weights: int) -> Path:
+        from model_runtime.export.npu import Plan, export_npu
+        from model_runtime.export.quantization import Grid
+
+        key = (architecture, weights)
+        if key not in made:
+            target = tmp_path_factory.mktemp("bundle") / f"{architecture}-w{weights}"
+            rng = random.Random(4)
+            prompts = [[rng.randrange(258) for _ in range(60)] for _ in range(12)]
+            grid = Grid(weights=weights) if weights != 32 else None
+            plan = Plan(lengths=(_CHUNK, 4, 1) if grid is None else (_CHUNK, 1), slots=160, grid=grid)
+            export_npu(tiny_model(architecture), target, plan, prompts, lambda _: None)
+            made[key] = target
+        return made[key]
 
     return make
 

@@ -100,7 +100,8 @@ class GenerationLedger:
                 self._end(message.id)
             case Rejected():
                 generation = self._find(message)
-                if generation.next > generation.first or generation.stage:
+                # A refinement may have left before: a scorer of the gateway's own does not wait for the engine.
+                if generation.next > generation.first:
                     raise OutOfOrderError(f"`rejected` for {message.id!r} after part of its result", message.id)
                 self._end(message.id)
             case Error():

@@ -17,12 +17,14 @@ from msgspec import Meta, Struct
 
 from wire_protocol.errors import EncodeError
 
-#: The version that this package speaks; `hello` and `welcome` carry it.
-PROTOCOL_VERSION = 1
+#: The version that this package speaks; `hello` and `welcome` carry it. 2 added `generate.constraint` and
+#: `welcome.offers`.
+PROTOCOL_VERSION = 2
 
 MAX_PROMPT_TOKENS = 1_000_000
 MAX_OUTPUT_TOKENS = 100_000
 MAX_TEXT = 8_000_000
+MAX_CONSTRAINT = 500_000
 
 # `$` alone would also match before a final newline.
 GenerationId: TypeAlias = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_.:-]+$(?!\n)")]
@@ -36,6 +38,8 @@ PromptTokens: TypeAlias = Annotated[tuple[TokenId, ...], Meta(min_length=1, max_
 OutputTokens: TypeAlias = Annotated[tuple[TokenId, ...], Meta(max_length=MAX_OUTPUT_TOKENS)]
 Span: TypeAlias = tuple[Count, Count]
 Spans: TypeAlias = Annotated[tuple[Span, ...], Meta(max_length=65_536)]
+#: What the guard said of a refinement, see `Refinement.guard`.
+Guard: TypeAlias = Literal["passed", "flat", "short", "failed", "unavailable"]
 
 
 class Part(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -90,6 +94,17 @@ class Refine(Part, frozen=True):
 
     def __post_init__(self) -> None:
         _check_spans("protected", self.protected)
+
+
+class Constraint(Part, frozen=True):
+    """What the whole answer must look like. Only for a service that `offers` it."""
+
+    #: `json_schema`: one JSON value of this schema. `regex`: text that matches, in the syntax of Rust's `regex`.
+    #: `grammar`: text of a context-free grammar, as llguidance's Lark or llama.cpp's GBNF.
+    kind: Literal["json_schema", "regex", "grammar"]
+    #: The schema as JSON, the pattern, or the grammar. It holds from the answer's first token on, so what is continued
+    #: counts, too.
+    text: Annotated[str, Meta(max_length=MAX_CONSTRAINT)]
 
 
 class Usage(Part, frozen=True):
@@ -165,8 +180,12 @@ class Generate(Message, frozen=True, tag="generate"):
     output_text: Text = ""
     #: Texts that end the answer where they first appear.
     stop: Annotated[tuple[Annotated[str, Meta(min_length=1, max_length=256)], ...], Meta(max_length=16)] = ()
+    #: What the answer must look like; left out for nothing. Since version 2.
+    constraint: Constraint | None = None
     #: Milliseconds from arrival in which a first token is still of use; left out for the service's own.
     deadline_ms: Milliseconds | None = None
+    #: The span on the device that this belongs to (W3C Trace Context); empty for none. What is none is ignored.
+    traceparent: Annotated[str, Meta(max_length=64)] = ""
 
     def __post_init__(self) -> None:
         if (self.prompt is None) == (self.messages is None):
@@ -211,11 +230,17 @@ class Extend(Message, frozen=True, tag="extend"):
 
 
 class Stop(Message, frozen=True, tag="stop"):
-    """The device needs no more. Answered by `finished` with reason `stopped`, unless it has ended already."""
+    """The device needs no more. Answered by `finished` with reason `stopped`, unless it has ended already.
+
+    When it takes over, a device cannot know yet how long the answer will be. Once it does, it may say `stop` again,
+    with `answer_tokens`, for the service's account of what it was spared; nothing answers that.
+    """
 
     id: GenerationId
     #: The device goes on by itself, or the user gave up.
     reason: Literal["taken_over", "cancelled"]
+    #: Length of the whole answer in output tokens, where it is known; else left out.
+    answer_tokens: Count | None = None
 
 
 # --- cloud → device ---------------------------------------------------------------------------------------------
@@ -238,6 +263,8 @@ class Welcome(Message, frozen=True, tag="welcome"):
     limits: Limits
     #: `ids` where the fingerprints of both sides agree, else `text`.
     travel: Literal["ids", "text"]
+    #: What a `generate` may ask for beyond the rest: `constraint`. Since version 2.
+    offers: Annotated[tuple[Literal["constraint"], ...], Meta(max_length=64)] = ()
 
 
 class Accepted(Message, frozen=True, tag="accepted"):
@@ -264,6 +291,16 @@ class Refinement(Message, frozen=True, tag="refinement"):
     unit: Literal["tokens", "characters"]
     #: In order, not overlapping. Protected spans are among them.
     keep: Spans
+    #: `passed`: the scores decided. All others keep the whole prompt. `flat`: importance is spread evenly, as in
+    #: counting, summarising or translating; `short`: nothing could be left out; `failed`: the scorer did not work;
+    #: `unavailable`: the service does not score, or not this prompt.
+    guard: Guard = "passed"
+    #: Why the guard decided so, with its figures; for people.
+    detail: Annotated[str, Meta(max_length=200)] = ""
+    #: Name of what scored the prompt.
+    scorer: Name = ""
+    #: What scoring and selecting took, in ms; the engine's own pass over the prompt is not in it.
+    cost_ms: Milliseconds = 0.0
 
     def __post_init__(self) -> None:
         _check_spans("keep", self.keep)
@@ -310,7 +347,7 @@ class Finished(Message, frozen=True, tag="finished"):
 
 
 class Rejected(Message, frozen=True, tag="rejected"):
-    """Terminal: not served, nothing was generated. The device carries on alone."""
+    """Terminal: not served, nothing was generated; a refinement may have come. The device carries on alone."""
 
     id: GenerationId
     #: Why not.

@@ -3,33 +3,42 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import secrets
-import time
 from collections.abc import AsyncIterator
 from typing import Any
 
-from cloud_service.desk import Served, Turned
-from cloud_service.openai_api.errors import ApiError, from_failed, from_turned
-from cloud_service.scheduler.jobs import Emitted, Ended, Event, Failed, Late
+from cloud_service.desk import Turned
+from cloud_service.openai_api.errors import from_failed, from_turned
+from cloud_service.scheduler.jobs import Emitted, Ended, Event, Failed, Late, Refused
+from cloud_service.served import Served
+from http_api.openai.errors import ApiError
+from http_api.openai.replies import ChatReply, FinishReason, TokenCounts, event
 from model_runtime.text import TextAssembler
+from model_runtime.tools.reader import CallArguments, CallBegun, CallEnded, CallReader, Part
 from wire_protocol.messages import Usage
 
-_FINISH = {"eos": "stop", "stop": "stop", "grant": "length", "context": "length", "stopped": "stop"}
+_FINISH: dict[str, FinishReason] = {
+    "eos": "stop",
+    "stop": "stop",
+    "grant": "length",
+    "context": "length",
+    "stopped": "stop",
+}
 
 
 class Answer:
     """One chat completion. `listen` is its listener; read it once, as `whole` or as `stream`."""
 
-    def __init__(self, model: str) -> None:
-        self._head = {"id": f"chatcmpl-{secrets.token_hex(12)}", "created": int(time.time()), "model": model}
+    def __init__(self, model: str, *, wants_usage: bool = False) -> None:
+        self._reply = ChatReply(model, wants_usage=wants_usage)
         self._events: asyncio.Queue[Event] = asyncio.Queue()
         self._served: Served | None = None
+        #: Finds tool calls in the text; None where the model was told of no tools.
+        self.calls: CallReader | None = None
 
     @property
     def name(self) -> str:
         """For logs."""
-        return str(self._head["id"])
+        return self._reply.id
 
     def listen(self, event: Event) -> None:
         self._events.put_nowait(event)
@@ -48,31 +57,54 @@ class Answer:
     async def whole(self) -> dict[str, Any]:
         """The `chat.completion`. Raises ApiError."""
         text = ""
-        async for part in self._parts():
-            if isinstance(part, str):
-                text += part
-            else:
-                message = {"role": "assistant", "content": text, "refusal": None}
-                choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": _FINISH[part.reason]}
-                return {**self._head, "object": "chat.completion", "choices": [choice], "usage": _usage(part.usage)}
+        async for part in self._read():
+            match part:
+                case str():
+                    text += part
+                case Ended():
+                    calls = self.calls.calls if self.calls else ()
+                    return self._reply.whole(text, self._finish(part), _counts(part.usage), calls=calls)
+                case _:
+                    pass  # whole at the end
         raise AssertionError("every generation ends in a terminal event")
 
-    async def stream(self, *, wants_usage: bool) -> AsyncIterator[str]:
+    async def stream(self) -> AsyncIterator[str]:
         """Server-sent events, up to `[DONE]`. A fault in mid-stream is an event of its own, and the last."""
-        yield self._chunk({"role": "assistant", "content": ""}, None, wants_usage)
+        if first := self._reply.first():
+            yield first
         try:
-            async for part in self._parts():
-                if isinstance(part, str):
-                    yield self._chunk({"content": part}, None, wants_usage)
-                    continue
-                yield self._chunk({}, _FINISH[part.reason], wants_usage)
-                if wants_usage:
-                    last = {"object": "chat.completion.chunk", "choices": [], "usage": _usage(part.usage)}
-                    yield _event({**self._head, **last})
+            async for part in self._read():
+                match part:
+                    case str():
+                        yield self._reply.text(part)
+                    case CallBegun(position, call_id, name):
+                        yield self._reply.call_begun(position, call_id, name)
+                    case CallArguments(position, text):
+                        yield self._reply.call_arguments(position, text)
+                    case CallEnded():
+                        pass
+                    case Ended():
+                        for last in self._reply.last(self._finish(part), _counts(part.usage)):
+                            yield last
         except ApiError as error:
-            yield _event(error.body)
-            return
-        yield "data: [DONE]\n\n"
+            yield event(error.body)
+
+    def _finish(self, ended: Ended) -> FinishReason:
+        finish = _FINISH[ended.reason]
+        return "tool_calls" if finish == "stop" and self.calls and self.calls.calls else finish
+
+    async def _read(self) -> AsyncIterator[Part | Ended]:
+        """Text, and calls where there may be any, then how it ended. Raises ApiError."""
+        async for part in self._parts():
+            if self.calls is None:
+                yield part
+            elif isinstance(part, str):
+                for found in self.calls.push(part):
+                    yield found
+            else:
+                for found in self.calls.end():
+                    yield found
+                yield part
 
     async def _parts(self) -> AsyncIterator[str | Ended]:
         """Text as it becomes whole characters, then how it ended. Raises ApiError."""
@@ -93,23 +125,11 @@ class Answer:
                     raise ApiError(
                         503, "the first token would have come too late", kind="server_error", code="deadline"
                     )
+                case Refused(refusal):
+                    raise from_turned(refusal)
                 case Failed() as failed:
                     raise from_failed(failed)
 
-    def _chunk(self, delta: dict[str, str], finish_reason: str | None, wants_usage: bool) -> str:
-        choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
-        usage = {"usage": None} if wants_usage else {}
-        return _event({**self._head, "object": "chat.completion.chunk", "choices": [choice], **usage})
 
-
-def _event(data: dict[str, Any]) -> str:
-    return f"data: {json.dumps(data, ensure_ascii=False, separators=(',', ':'))}\n\n"
-
-
-def _usage(usage: Usage) -> dict[str, Any]:
-    return {
-        "prompt_tokens": usage.prompt_tokens,
-        "completion_tokens": usage.output_tokens,
-        "total_tokens": usage.prompt_tokens + usage.output_tokens,
-        "prompt_tokens_details": {"cached_tokens": usage.cached_tokens},
-    }
+def _counts(usage: Usage) -> TokenCounts:
+    return TokenCounts(usage.prompt_tokens, usage.output_tokens, usage.cached_tokens)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from cloud_service.scheduler.generation import Generation
+from cloud_service.scheduler.slack import Report
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,11 +22,26 @@ class ExtendGrant:
 
 
 @dataclass(frozen=True, slots=True)
+class Reported:
+    """A device said how far it has got."""
+
+    key: int
+    report: Report
+
+
+@dataclass(frozen=True, slots=True)
 class Leave:
     """End it now. `tell`: its listener still wants the terminal event."""
 
     key: int
     tell: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Resume:
+    """Nobody took what was handed over: go on here."""
+
+    key: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +54,7 @@ class Close:
     """End everything."""
 
 
-Command: TypeAlias = Begin | ExtendGrant | Leave | Drain | Close
+Command: TypeAlias = Begin | ExtendGrant | Reported | Leave | Resume | Drain | Close
 
 
 class Mailbox:
@@ -47,6 +63,13 @@ class Mailbox:
     def __init__(self) -> None:
         self._changed = threading.Condition()
         self._commands: list[Command] = []
+        self._reports: dict[int, Reported] = {}
+
+    def note(self, reported: Reported) -> None:
+        """The latest word of a device, which replaces its last one. Nobody is woken for it: it matters to the next
+        pass, if there is one."""
+        with self._changed:
+            self._reports[reported.key] = reported
 
     def put(self, command: Command) -> None:
         with self._changed:
@@ -54,9 +77,11 @@ class Mailbox:
             self._changed.notify()
 
     def take(self, wait: float | None) -> list[Command]:
-        """All commands so far; waits up to `wait` seconds (None: as long as it takes) for a first one."""
+        """All commands so far, then all reports; waits up to `wait` seconds (None: as long as it takes) for a first
+        command."""
         with self._changed:
             if not self._commands and wait != 0:
                 self._changed.wait(wait)
-            commands, self._commands = self._commands, []
+            commands, self._commands = [*self._commands, *self._reports.values()], []
+            self._reports.clear()
             return commands

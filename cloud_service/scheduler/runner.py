@@ -5,18 +5,23 @@ from __future__ import annotations
 import contextlib
 import itertools
 import logging
+import math
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 
 from cloud_service.metrics import Occupancy
 from cloud_service.scheduler.engine_loop import EngineLoop, PassObserver
+from cloud_service.scheduler.estimates import Demand, Room
 from cloud_service.scheduler.generation import Generation
-from cloud_service.scheduler.jobs import Event, Job, Listener, Refusal, Ticket
-from cloud_service.scheduler.mailbox import Begin, Close, Drain, ExtendGrant, Leave, Mailbox
+from cloud_service.scheduler.jobs import Carried, Event, Job, Listener, Refusal, Ticket
+from cloud_service.scheduler.mailbox import Begin, Close, Drain, ExtendGrant, Leave, Mailbox, Reported, Resume
 from cloud_service.scheduler.passes import PassGuard
 from cloud_service.scheduler.policy import PassBudget
+from cloud_service.scheduler.seats import Seats
+from cloud_service.scheduler.slack import DEFAULT_TARGETS, Report, Targets
+from model_runtime import constraint
 from model_runtime.core import Engine
 
 logger = logging.getLogger(__name__)
@@ -36,16 +41,25 @@ class Runner:
         budget: PassBudget,
         places: int,
         queue_depth: int,
+        targets: Targets = DEFAULT_TARGETS,
+        keeps_prefixes: bool = True,
+        holds_queue: bool = True,
         post: Post,
         observe: PassObserver,
         failed: Callable[[str], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`places` generations share the passes and `queue_depth` more may wait. `failed` is posted once, with the
-        cause, if the engine breaks. The engine is shut down when the runner ends."""
+        """`places` generations share the passes and `queue_depth` more may wait. `keeps_prefixes`: what is left of
+        the engine's memory and sequences holds those of past generations. `holds_queue`: without one, a job is taken
+        on only where its prefill begins with the next pass, whatever `queue_depth` says. `failed` is posted once, with
+        the cause, if the engine breaks. The engine is shut down when the runner ends."""
         self._engine = engine
-        self._places = places
-        self._queue_depth = queue_depth
+        self._room = Room(places, engine.info.kv_tokens or places * engine.info.context_length)
+        self._targets = targets
+        self._seats = Seats(engine, self._room.kv, keeps=keeps_prefixes)
+        self._queue_depth = queue_depth if holds_queue else 0
+        #: Prompt tokens that may wait for their prefill when one more job is taken on.
+        self._most_backlog = None if holds_queue else budget.tokens
         self._post = post
         self._failed = failed
         self._clock = clock
@@ -61,6 +75,7 @@ class Runner:
             engine,
             budget,
             places,
+            self._seats,
             mailbox=self._mailbox,
             guard=self._guard,
             clock=clock,
@@ -71,13 +86,10 @@ class Runner:
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self._thread.start()
 
-    def submit(self, job: Job, listener: Listener) -> Ticket | Refusal:
-        """Take on a job. `listener` is called only after a Ticket was returned, and never on this call's stack."""
+    def submit(self, job: Job, listener: Listener, carried: Carried | None = None) -> Ticket | Refusal:
+        """Take on a job. `listener` is called only after a Ticket was returned, and never on this call's stack.
+        `carried`: what is there of its KV cache already."""
         with self._lock:
-            refusal = self._refuse(job)
-            if refusal is not None:
-                return refusal
-            queue_s = self._until_free_place()
             generation = Generation(
                 key=next(self._keys),
                 job=job,
@@ -85,15 +97,33 @@ class Runner:
                 tokenizer=self._engine.tokenizer,
                 context_length=self._engine.info.context_length,
                 arrived=self._clock(),
-                last_pass=0,
+                targets=self._targets,
+                carried=carried,
             )
+            cached = self._seats.cached(generation.tokens[: generation.reusable], job.scope)
+            if carried is not None:
+                cached = carried.tokens
+            generation.expected = cached
+            generation.prefill_s = generation.to_prefill * self._loop.pace.prefill_s
+            own = generation.demand
+            queue_s = self._until_seated(own)
+            refusal = self._refuse(job, own, queue_s)
+            if refusal is not None:
+                return refusal
             self._live[generation.key] = generation
         self._mailbox.put(Begin(generation))
-        return Ticket(generation.key, queue_s * 1000)
+        return Ticket(generation.key, queue_s * 1000, cached)
 
     def extend(self, key: int, grant: int) -> None:
         """Raise the grant of a generation; one that has ended is left alone."""
         self._mailbox.put(ExtendGrant(key, grant))
+
+    def progress(self, key: int, *, shown: int, pace: float, ready_in: float | None) -> None:
+        """A device has shown `shown` of a generation's tokens, and shows them `pace` seconds apart (0: each at once).
+        In `ready_in` seconds it expects to need no more. Orders the work; one that has ended is left alone."""
+        now = self._clock()
+        report = Report(now, shown, pace, None if ready_in is None else now + ready_in)
+        self._mailbox.note(Reported(key, report))
 
     def stop(self, key: int) -> None:
         """End a generation; its listener gets `Ended("stopped")`, unless it has ended already."""
@@ -104,6 +134,32 @@ class Runner:
         """End a generation whose listener is gone: it may be called a last time, and then never again."""
         self._guard.leave(key)
         self._mailbox.put(Leave(key, tell=False))
+
+    def resume(self, key: int) -> None:
+        """Nobody took the KV cache that was handed over: the generation goes on here."""
+        self._mailbox.put(Resume(key))
+
+    def hold_no_grants(self) -> None:
+        """From now on a used-up grant ends at once. Unlike `drain`, jobs are still taken on."""
+        self._mailbox.put(Drain())
+
+    @property
+    def pass_seconds(self) -> float:
+        """How long the pass under way has taken so far; 0 between passes."""
+        began = self._loop.pass_began
+        return 0.0 if began is None else self._clock() - began
+
+    @property
+    def gives_ids(self) -> bool:
+        return True
+
+    @property
+    def holds_constraints(self) -> bool:
+        return constraint.available()
+
+    def ready(self) -> bool:
+        with self._lock:
+            return self._broken is None and not self._draining
 
     def drain(self) -> Future[None]:
         """Take on no more jobs; the future is done when none is left."""
@@ -125,41 +181,81 @@ class Runner:
         with self._lock:
             live = list(self._live.values())
         lingering = sum(g.linger_until is not None for g in live)
-        waiting = sum(g.sequence is None for g in live)
+        waiting = sum(g.seat is None for g in live)
         kv_tokens = sum(g.fed for g in live)
         return Occupancy(
             running=len(live) - lingering - waiting,
             lingering=lingering,
             waiting=waiting,
             kv_tokens=kv_tokens,
-            kv_share=kv_tokens / (self._places * self._engine.info.context_length),
+            kv_share=self._seats.reserved_tokens / self._room.kv,
+            kept_sequences=self._seats.kept_sequences,
+            kept_tokens=self._seats.kept_tokens,
         )
 
     # --- admission; the lock is held ----------------------------------------------------------------------------
 
-    def _refuse(self, job: Job) -> Refusal | None:
+    def _refuse(self, job: Job, own: Demand, queue_s: float) -> Refusal | None:
         if self._broken is not None:
             return Refusal("failed", f"the engine failed: {self._broken}")
         if self._draining:
             return Refusal("draining", "the service is going away; go to another instance")
-        wait = self._until_free_place()
-        held = [g for g in self._live.values() if g.linger_until is None]
-        if len(held) >= self._places + self._queue_depth:
-            message = f"{self._places} generations are running and {self._queue_depth} are waiting"
-            return Refusal("busy", message, retry_after_ms=wait * 1000 if self._loop.pace.prefill_s else None)
+        seated, waiting = self._held()
+        if len(seated) + len(waiting) >= self._room.places + self._queue_depth:
+            message = f"{len(seated)} generations are running and {len(waiting)} are waiting, the most there may be"
+            return Refusal("busy", message, self._until_queue_moves(seated, waiting, own))
+        if self._most_backlog is not None:
+            refusal = self._refuse_to_queue([*seated, *waiting], own, queue_s, self._most_backlog)
+            if refusal is not None:
+                return refusal
         if job.deadline is not None:
-            own = len(job.prompt) + len(job.output)
-            others = [g.demand for g in held if g.sequence is not None]
-            first_token = self._clock() + wait + self._loop.pace.until_first_token(own, others)
-            if first_token > job.deadline:
-                return Refusal("deadline", "the first token would come after the deadline", wait * 1000)
+            pace, allowed = self._loop.pace, job.deadline - self._clock()
+            prefilling = [generation.demand for generation in seated if generation.given == 0]
+            late_by = queue_s + pace.until_first_token(own, prefilling) - allowed
+            if late_by > 0:
+                # What is ahead of it will be gone some time; its own prefill takes as long then as now.
+                possible = own.prefill * pace.prefill_s < allowed
+                message = "the first token would come after the deadline"
+                return Refusal("deadline", message, late_by * 1000 if possible else None)
         return None
 
-    def _until_free_place(self) -> float:
-        live = [g for g in self._live.values() if g.linger_until is None]
-        seated = [g.demand for g in live if g.sequence is not None]
-        waiting = [g.demand for g in live if g.sequence is None]
-        return self._loop.pace.until_free_place(self._places, seated, waiting)
+    def _refuse_to_queue(
+        self, held: Sequence[Generation], own: Demand, queue_s: float, most_backlog: int
+    ) -> Refusal | None:
+        demands = [generation.demand for generation in held]
+        if sum(demand.kv for demand in demands) + own.kv > self._room.kv:
+            return Refusal("busy", "the KV cache has no room for it now", _milliseconds(queue_s))
+        backlog = sum(demand.prefill for demand in demands)
+        if backlog >= most_backlog:
+            wait = (backlog - most_backlog + 1) * self._loop.pace.prefill_s
+            return Refusal("busy", f"{backlog} prompt tokens wait for their prefill", _milliseconds(wait))
+        return None
+
+    def _until_seated(self, own: Demand) -> float:
+        seated, waiting = self._held()
+        if not waiting and len(seated) < self._room.places and self._seats.reserved_tokens + own.kv <= self._room.kv:
+            return 0.0
+        demands = [generation.demand for generation in seated]
+        return self._loop.pace.until_seated(own, self._room, demands, [generation.demand for generation in waiting])
+
+    def _until_queue_moves(
+        self, seated: Sequence[Generation], waiting: Sequence[Generation], own: Demand
+    ) -> float | None:
+        """Milliseconds until the first of those that wait gets a seat; None where nothing was measured yet."""
+        if self._loop.pace.prefill_s == 0:
+            return None
+        first = min([*(generation.demand for generation in waiting), own], key=lambda demand: demand.due)
+        demands = [generation.demand for generation in seated]
+        return self._loop.pace.until_seated(first, self._room, demands, ()) * 1000
+
+    def _held(self) -> tuple[list[Generation], list[Generation]]:
+        """Those that have a seat, and those that wait. Used-up grants are neither: they make room for anyone."""
+        seated: list[Generation] = []
+        waiting: list[Generation] = []
+        for generation in self._live.values():
+            if generation.linger_until is None:
+                (waiting if generation.seat is None else seated).append(generation)
+        return seated, waiting
 
     # --- the engine's thread ------------------------------------------------------------------------------------
 
@@ -200,3 +296,8 @@ class Runner:
     def _note_if_idle(self) -> None:
         if self._draining and not self._live and not self._idle.done():
             self._idle.set_result(None)
+
+
+def _milliseconds(seconds: float) -> float | None:
+    """None where nothing was measured yet, or it could never be."""
+    return seconds * 1000 if 0 < seconds < math.inf else None

@@ -11,7 +11,7 @@ from starlette.websockets import WebSocket
 
 from cloud_service.auth import Caller
 from cloud_service.desk import Desk
-from cloud_service.server import abort_of
+from cloud_service.server import direct_of
 from cloud_service.service import Service, Serving
 from cloud_service.sessions.handshake import RefusedError, shake_hands
 from cloud_service.sessions.link import ClientGoneError, Closing, Link
@@ -44,7 +44,7 @@ def device_router(service: Service) -> APIRouter:
                     codec_for(subprotocol),
                     capacity=service.settings.send_queue_messages,
                     patience=service.settings.send_timeout_ms / 1000,
-                    abort=abort_of(socket),
+                    direct=direct_of(socket),
                 )
                 await _converse(link, service, desk, caller, f"c{next(numbers)}")
             case _:
@@ -56,7 +56,7 @@ def device_router(service: Service) -> APIRouter:
 async def _converse(link: Link, service: Service, desk: Desk, caller: Caller, name: str) -> None:
     facts = {"connection": name, "caller": caller.name}
     try:
-        agreement = await shake_hands(link, desk, service.settings)
+        agreement = await shake_hands(link, desk, service.settings, caller)
     except RefusedError as refused:
         logger.info("connection refused", extra={**facts, "code": str(refused)})
         await link.close(refused.closing)

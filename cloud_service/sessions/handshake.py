@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Literal
 
+from cloud_service.auth import Caller
 from cloud_service.desk import Desk
 from cloud_service.sessions.link import Closing, Link
 from cloud_service.settings import Settings
@@ -39,7 +40,7 @@ class RefusedError(Exception):
         self.closing = closing
 
 
-async def shake_hands(link: Link, desk: Desk, settings: Settings) -> Agreement:
+async def shake_hands(link: Link, desk: Desk, settings: Settings, caller: Caller) -> Agreement:
     """Wait for `hello` and answer it. Raises RefusedError, ClientGoneError."""
     try:
         async with asyncio.timeout(settings.hello_timeout_ms / 1000):
@@ -59,11 +60,12 @@ async def shake_hands(link: Link, desk: Desk, settings: Settings) -> Agreement:
         raise _refusal(CloseCode.MODEL, "model", text)
     info = desk.info
     agree = (hello.tokenizer, hello.template) == (info.tokenizer_fingerprint, info.template_fingerprint)
-    travel: Literal["ids", "text"] = "ids" if agree else "text"
+    travel: Literal["ids", "text"] = "ids" if agree and desk.backend.gives_ids else "text"
+    bounds = desk.bounds_for(caller)
     limits = Limits(
-        max_prompt_tokens=desk.bounds.max_prompt_tokens,
-        max_grant=desk.bounds.max_grant,
-        max_generations=settings.max_generations,
+        max_prompt_tokens=bounds.max_prompt_tokens,
+        max_grant=bounds.max_grant,
+        max_generations=desk.limits.of(caller).max_generations or settings.max_generations,
         max_message_bytes=settings.max_message_bytes,
     )
     link.send(
@@ -75,6 +77,7 @@ async def shake_hands(link: Link, desk: Desk, settings: Settings) -> Agreement:
             template=info.template_fingerprint,
             limits=limits,
             travel=travel,
+            offers=("constraint",) if spoken > 1 and desk.backend.holds_constraints else (),
         )
     )
     return Agreement(hello.client, travel)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
+from cloud_service.server import Direct
 from wire_protocol.close_codes import CloseCode, close_reason
 from wire_protocol.codec import Codec
 from wire_protocol.messages import CloudMessage, DeviceMessage, Error
@@ -40,16 +40,17 @@ class Link:
         *,
         capacity: int,
         patience: float,
-        abort: Callable[[], None] | None,
+        direct: Direct | None,
     ) -> None:
         """`capacity`: messages that may wait for a client that does not read. `patience`: for how long, in seconds,
-        it may read nothing while one waits (at most twice as long). `abort` drops the connection at once, where the
-        server can do that; a client that reads nothing would otherwise keep it open."""
+        it may read nothing while one waits (at most twice as long). `direct`, where the server has it: what is sent
+        leaves at once as long as the client keeps up, and one that reads nothing can be dropped; it would otherwise
+        keep the connection open."""
         self._socket = socket
         self._codec = codec
         self._capacity = capacity
         self._patience = patience
-        self._abort = abort
+        self._direct = direct
         self._queue: deque[bytes | str] = deque()
         self._wake = asyncio.Event()
         self._ending = False
@@ -81,11 +82,15 @@ class Link:
         """Queue a message."""
         if self.slow.done():
             return
+        frame = self._codec.encode(message)
+        idle = not (self._queue or self._blocked or self._ending)
+        if idle and self._direct is not None and self._direct.write_now(frame):
+            return
         # A queue that only waits for its turn on this event loop is not the client's fault, however long it is.
         if self._blocked and len(self._queue) >= self._capacity:
             self.slow.set_result(None)
             return
-        self._queue.append(self._codec.encode(message))
+        self._queue.append(frame)
         self._wake.set()
         if self._watch is None:
             self._watch_progress()
@@ -116,8 +121,8 @@ class Link:
                 reason = "" if closing.error is None else closing.error.message
                 await self._socket.close(closing.code, close_reason(reason))
         except (TimeoutError, ClientGoneError, WebSocketDisconnect):
-            if self._abort is not None:
-                self._abort()
+            if self._direct is not None:
+                self._direct.abort()
 
     async def discard(self) -> None:
         """The client is gone: nothing more is sent."""

@@ -9,12 +9,15 @@ import time
 from typing import Any, Literal
 
 from cloud_service.auth import Caller
-from cloud_service.desk import Desk, Served, Turned
-from cloud_service.scheduler.jobs import Emitted, Ended, Event, Failed, Late
+from cloud_service.desk import Desk, Turned
+from cloud_service.scheduler.jobs import Emitted, Ended, Event, Failed, Late, Refusal, Refused, Seen
+from cloud_service.served import Served
 from cloud_service.service import Service
 from cloud_service.sessions.handshake import Agreement
 from cloud_service.sessions.link import ClientGoneError, Closing, Link
-from cloud_service.sessions.requests import Defaults, job_from, prompt_extent
+from cloud_service.sessions.refining import Refining
+from cloud_service.sessions.requests import Defaults, extent_of, job_from, wish_from
+from cloud_service.sessions.savings import Savings
 from wire_protocol.close_codes import CloseCode
 from wire_protocol.errors import DecodeError, InvalidMessageError, OutOfOrderError
 from wire_protocol.ledger import GenerationLedger
@@ -29,7 +32,6 @@ from wire_protocol.messages import (
     Generate,
     Hello,
     Progress,
-    Refinement,
     Rejected,
     Stop,
     Tokens,
@@ -49,14 +51,17 @@ class Session:
         self._service = service
         self._desk = desk
         self._caller = caller
+        self._bounds = desk.bounds_for(caller)
         self._name = name
         settings = service.settings
         deadline_ms = settings.first_token_deadline_ms
         self._defaults = Defaults(settings.linger_ms / 1000, None if deadline_ms is None else deadline_ms / 1000)
         self._ledger = GenerationLedger()
         self._served: dict[str, Served] = {}
-        #: Those that wait for their refinement.
-        self._unrefined: set[str] = set()
+        #: The output index of each one's first token.
+        self._begins_at: dict[str, int] = {}
+        self._refining: dict[str, Refining] = {}
+        self._savings = Savings()
         self._closing: asyncio.Future[Closing] = asyncio.get_running_loop().create_future()
         self._over = asyncio.Event()
 
@@ -71,6 +76,8 @@ class Session:
             for served in self._served.values():
                 served.abandon()
             self._served.clear()
+            for refining in self._refining.values():
+                refining.drop()
             if self._link.slow.done():
                 text = "what was sent is not read fast enough"
                 self._close(Closing(CloseCode.SLOW_READER, Error("", "slow_reader", text, retriable=True)))
@@ -116,84 +123,112 @@ class Session:
             self._close(Closing(CloseCode.INTERNAL_ERROR, Error("", "internal", "the service failed", retriable=True)))
 
     async def _heed(self, message: DeviceMessage) -> None:
-        if self._closing.done() or not self._ledger.device_says(message):
+        if self._closing.done():
+            return
+        heard = self._ledger.device_says(message)
+        if isinstance(message, Stop) and message.answer_tokens is not None:
+            self._desk.metrics.saved_tokens.inc(self._savings.claim(message.id, message.answer_tokens))
+        if not heard:
             return
         match message:
             case Generate():
                 await self._generate(message)
-            case Extend(id=name, grant=grant) if grant > self._desk.bounds.max_grant:
-                text = f"`grant` was extended to {grant}; at most {self._desk.bounds.max_grant} are allowed"
+            case Extend(id=name, grant=grant) if grant > self._bounds.max_extension:
+                text = f"`grant` was extended to {grant}; at most {self._bounds.max_extension} are allowed"
                 self._served.pop(name).abandon()
                 self._send(Error(name, "bad_request", text))
             case Extend():
-                self._served[message.id].extend(message.grant)
+                await self._served[message.id].extend(message.grant)
             case Stop():
                 self._served[message.id].stop()
-            case Progress():
-                pass  # Round-robin does not ask how full a device's buffer is.
+            case Progress(id=name, shown=shown, pace_ms=pace_ms, ready_in_ms=ready_in_ms):
+                ready_in = None if ready_in_ms is None else ready_in_ms / 1000
+                own_shown = shown - self._begins_at[name]
+                self._served[name].progress(shown=own_shown, pace=pace_ms / 1000, ready_in=ready_in)
             case Hello():
                 raise AssertionError("the ledger refuses a second hello")
 
     async def _generate(self, message: Generate) -> None:
+        if not self._service.keys.still_valid(self._caller):
+            text = "the key of this connection was revoked"
+            self._close(Closing(CloseCode.UNAUTHORISED, Error("", "bad_request", text)))
+            return
         name = f"{self._name}/{message.id}"
         make = functools.partial(
             job_from,
             message,
             self._agreement.travel,
             self._desk.tokenizer,
-            self._desk.bounds,
+            self._bounds,
             self._defaults,
             name=name,
             now=time.monotonic(),
+            needs=self._desk.refinery.needs,
+            holds_constraints=self._desk.backend.holds_constraints,
         )
-        # Rendering a long chat takes milliseconds, in which other connections' tokens would wait.
-        job = make() if message.prompt is not None else await asyncio.to_thread(make)
+        # Rendering a long chat or compiling a constraint takes milliseconds: other connections' tokens would wait.
+        quick = message.prompt is not None and message.constraint is None
+        job = make() if quick else await asyncio.to_thread(make)
         if isinstance(job, Rejected | Error):
             self._desk.reject(self._caller, name, job.reason if isinstance(job, Rejected) else job.code)
             self._send(job)
             return
-        answer = self._desk.submit(self._caller, job, functools.partial(self._hear, message))
+        answer = await self._desk.submit(self._caller, job, functools.partial(self._hear, message))
         if isinstance(answer, Turned):
             self._send(_refusal(message.id, answer))
             return
         self._served[message.id] = answer
-        self._send(Accepted(message.id, len(job.prompt) + len(job.output), queue_ms=answer.queue_ms))
+        self._begins_at[message.id] = len(message.output)
+        tokens = len(job.prompt) + len(job.output)
+        self._send(Accepted(message.id, tokens, answer.cached_tokens, answer.queue_ms))
         if message.refine is not None:
-            self._unrefined.add(message.id)
+            self._refining[message.id] = Refining(
+                message.id,
+                self._desk.refinery,
+                extent_of(message),
+                functools.partial(wish_from, message, job.prompt, self._desk.tokenizer),
+                grant=message.grant,
+                metrics=self._desk.metrics,
+                send=self._send,
+            )
 
     # --- to the device ------------------------------------------------------------------------------------------
 
     def _hear(self, request: Generate, event: Event) -> None:
         """The listener of a generation."""
-        if request.id in self._unrefined:
-            self._refine(request, event)
+        refining = self._refining.get(request.id)
         match event:
-            case Emitted(first, ids) if self._agreement.travel == "ids":
-                self._send(Tokens(request.id, len(request.output) + first, ids=ids))
-            case Emitted(first, ids, data):
-                self._send(Tokens(request.id, first, count=len(ids), data=data))
+            case Emitted():
+                self._send(self._tokens(request, event))
+            case Seen() if refining is not None:
+                refining.see(event)
+            case Seen():
+                pass  # nobody waits for it any more
+            case Ended(reason, usage) if refining is not None and reason != "stopped":
+                refining.finish(functools.partial(self._send, Finished(request.id, reason, usage)))
             case Ended(reason, usage):
                 self._send(Finished(request.id, reason, usage))
             case Late():
                 self._send(Rejected(request.id, "deadline", "the first token would come after the deadline"))
+            case Refused(refusal):
+                self._send(_refusal(request.id, refusal))
             case Failed(code, text, retriable):
                 self._send(Error(request.id, code, text[:2_000], retriable))
 
-    def _refine(self, request: Generate, event: Event) -> None:
-        """The refinement goes with the first result of the prefill: what is rejected for its deadline has none."""
-        self._unrefined.remove(request.id)
-        stopped = isinstance(event, Ended) and event.reason == "stopped"
-        if request.refine is not None and isinstance(event, Emitted | Ended) and not stopped:
-            prompt = prompt_extent(request)
-            keep = self._service.refiner.refine(prompt, request.refine)
-            self._send(Refinement(request.id, stage=1, final=True, unit=prompt.unit, keep=keep))
+    def _tokens(self, request: Generate, emitted: Emitted) -> Tokens:
+        if self._agreement.travel == "ids":
+            return Tokens(request.id, len(request.output) + emitted.first, ids=emitted.ids)
+        return Tokens(request.id, emitted.first, count=emitted.count, data=emitted.data)
 
     def _send(self, message: CloudMessage) -> None:
         if self._closing.done():
             return
         self._ledger.cloud_says(message)
+        if isinstance(message, Tokens):
+            self._savings.gave(message.id, message.end)
         if isinstance(message, Finished | Rejected | Error):
             self._served.pop(message.id, None)
+            self._begins_at.pop(message.id, None)
         self._link.send(message)
 
     def _close(self, closing: Closing) -> None:
@@ -201,7 +236,7 @@ class Session:
             self._closing.set_result(closing)
 
 
-def _refusal(generation: str, turned: Turned) -> Rejected | Error:
+def _refusal(generation: str, turned: Turned | Refusal) -> Rejected | Error:
     if turned.reason == "failed":
         return Error(generation, "engine", turned.message[:2_000], retriable=True)
     return Rejected(generation, turned.reason, turned.message, turned.retry_after_ms)

@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from demos.side_by_side.errors import CloudError, DemoError, UsageError
 
@@ -25,8 +25,8 @@ _LOG_LINES_SHOWN = 4
 #: What `pd-cloud` ends with when its settings are not usable or its model does not load: the caller's to put right.
 _CALLERS_FAULT = (2, 3)
 
-#: What to run before the arguments.
-PD_CLOUD = (sys.executable, "-m", "cloud_service.cli")
+#: What to run before the arguments. Leashed: killed though this process be, the service does not outlive it.
+PD_CLOUD = (sys.executable, "-m", "demos.side_by_side.leash", "cloud_service.cli")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +39,8 @@ class CloudSettings:
     #: A hardware profile's name or file; None runs at the machine's own speed.
     emulate: str | None = None
     threads: int = 1
+    #: A comparison asks the same question several times: what one answer left in the KV cache would help the next.
+    prefix_cache: Literal["off", "key", "shared"] = "off"
     #: 0 takes a free one.
     port: int = 0
     #: Seconds until it must be ready; loading a large model takes its time.
@@ -46,7 +48,7 @@ class CloudSettings:
 
     def arguments(self, port: int) -> list[str]:
         arguments = ["serve", "--json", "--model", self.model, "--engine", self.engine, "--port", str(port)]
-        arguments += ["--threads", str(self.threads)]
+        arguments += ["--threads", str(self.threads), "--prefix-cache", self.prefix_cache]
         if self.emulate is not None:
             arguments += ["--emulate", self.emulate]
         return arguments
@@ -88,7 +90,7 @@ class CloudProcess:
             self._process = await asyncio.create_subprocess_exec(
                 *self._command,
                 *self._settings.arguments(self.port),
-                stdin=asyncio.subprocess.DEVNULL,
+                stdin=asyncio.subprocess.PIPE,  # held open and never written to: see leash.py
                 stdout=asyncio.subprocess.PIPE,
                 stderr=output,
                 env=environment,

@@ -13,7 +13,7 @@ from demos.side_by_side.hardware import CLOUD_THREADS, SlowerThanEmulated, load_
 from demos.side_by_side.runs import MODES, Run, Trio
 from device_sdk.client import HybridClient
 from device_sdk.errors import ConfigurationError, GenerationFailedError, PdDeviceError, PromptTooLongError
-from device_sdk.events import Cancelled, Failed, Finished, HandOver, Notice, Token
+from device_sdk.events import Cancelled, Failed, Finished, HandOver, Notice, Progress, Refined, Token
 from device_sdk.report import Source
 from device_sdk.settings import Mode
 from device_sdk.testing import LinkProxy
@@ -115,9 +115,12 @@ async def _ask(stage: _Stage, question: Question, mode: Mode) -> Run:
 
 
 async def _stream(stage: _Stage, question: Question, mode: Mode, sampling: SamplingParams, view: View) -> Answer:
-    kill_after = stage.options.kill_cloud_after if mode is Mode.SPLIT else None
+    options = stage.options
+    kill_after = options.kill_cloud_after if mode is Mode.SPLIT else None
     from_cloud = 0
-    events = stage.client.stream(question.messages, max_tokens=stage.options.max_tokens, sampling=sampling, mode=mode)
+    events = stage.client.stream(
+        question.messages, max_tokens=options.max_tokens, sampling=sampling, mode=mode, refine=options.refine
+    )
     async for event in events:
         match event:
             case Token(source=source):
@@ -129,7 +132,7 @@ async def _stream(stage: _Stage, question: Question, mode: Mode, sampling: Sampl
                     view.note(f"the cloud process was killed after {from_cloud} tokens")
             case Notice(message=message):
                 view.note(message)
-            case HandOver():
+            case HandOver() | Refined() | Progress():
                 pass
             case Finished(answer=answer):
                 if kill_after is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from device_sdk.settings import Mode
@@ -40,6 +40,10 @@ class Run:
             "tpot_mean_ms": report.tpot_mean_ms,
             "max_gap_ms": report.max_gap_ms,
             "pace_ms": report.pace_ms,
+            "prompt_kept": report.prompt_kept,
+            "refinement_ms": report.refinement_ms,
+            "refinement_stages": report.refinement_stages,
+            "guard": None if report.guard is None else asdict(report.guard),
             "cloud_tokens": report.cloud_tokens,
             "device_tokens": report.device_tokens,
             "handover_index": report.handover_index,

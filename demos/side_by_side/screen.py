@@ -65,6 +65,8 @@ def summary(run: Run) -> str:
         f"largest gap {seconds(report.max_gap_ms)}",
         f"{report.cloud_tokens} + {report.device_tokens} tokens",
     ]
+    if report.refinement_ms is not None:
+        parts.append(f"{100 * report.prompt_kept:.0f}% of the prompt read")
     if run.correct is not None:
         parts.append(f"correct: {verdict(run.correct)}")
     return " · ".join(parts)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from demos.side_by_side.runs import Run, Trio
+    from device_sdk.report import Report
 
 
 def results_table(trios: Sequence[Trio]) -> Table:
@@ -56,6 +57,15 @@ def verdict(correct: bool | None) -> str:
     return {True: "yes", False: "no", None: "–"}[correct]
 
 
+def prompt_kept(report: Report) -> str:
+    """What share of the prompt the device read, and why all of it where the guard decided so."""
+    guard = report.guard
+    if guard is not None and guard.decision != "passed":
+        why = f"{guard.decision}: {guard.reason}" if guard.reason else guard.decision
+        return f"the device read all of the prompt ({why})"
+    return f"the device read {100 * report.prompt_kept:.0f}% of the prompt"
+
+
 def savings_lines(trios: Sequence[Trio]) -> list[str]:
     """What the split saved, one line for each question."""
     return [f"{number}. {_savings(trio)}" for number, trio in enumerate(trios, start=1)]
@@ -76,6 +86,8 @@ def _savings(trio: Trio) -> str:
         )
     elif saved.cloud_tokens is not None:
         parts.append(f"{split.cloud_tokens} tokens from the cloud instead of {in_cloud.cloud_tokens}")
+    if split.refinement_ms is not None:
+        parts.append(prompt_kept(split))
     if split.agreement is not None:
         parts.append(f"the device's model ranked {100 * split.agreement:.0f}% of the cloud's tokens first")
     return "; ".join(parts) or "nothing to compare"

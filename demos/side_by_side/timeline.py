@@ -71,7 +71,10 @@ def _headline(figure: Any, trio: Trio) -> None:
     )
     asked = textwrap.shorten(trio.question.text, 90, placeholder=" …")
     figure.text(_LEFT, 0.95, headline, fontsize=14, fontweight="bold", color=INK)
-    figure.text(_LEFT, 0.912, f"“{asked}”  ·  {split.prompt_tokens:,} prompt tokens", fontsize=10.5, color=FAINT)
+    prompt = f"{split.prompt_tokens:,} prompt tokens"
+    if split.refinement_ms is not None:
+        prompt += f", the split's device reads {100 * split.prompt_kept:.0f}%"
+    figure.text(_LEFT, 0.912, f"“{asked}”  ·  {prompt}", fontsize=10.5, color=FAINT)
 
 
 # --- above: tokens shown over time ----------------------------------------------------------------------------------
@@ -228,6 +231,10 @@ def _device_lane(axes: Axes, y: float, run: Run, end: float) -> None:
         text = f"reads {full:,} tokens"
         if _fits(text, begin, end):
             axes.text(begin - 0.006 * end, y - 0.13, text, ha="right", va="center", color=DEVICE_DARK, fontsize=8)
+    for at, _ in timeline.refinements:
+        # Where the cloud said what matters; from there on the device leaves out the rest.
+        axes.plot([at, at], [y - _LANE / 2, y + 0.6 * _LANE], color=CLOUD_DARK, linewidth=1.2)
+        axes.plot(at, y + 0.6 * _LANE, "v", color=CLOUD_DARK, markersize=4.5)
     if own:
         stop = timeline.arrivals[own[-1]]
         axes.barh(y, stop - begin, left=begin, height=_LANE, color=DEVICE, linewidth=0)

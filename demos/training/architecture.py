@@ -23,7 +23,8 @@ class DecoderConfig:
     context: int = 4608
     architecture: Literal["llama", "qwen2"] = "qwen2"
     tied: bool = True
-    rope_theta: float = 1e6
+    #: So large that two thirds of a head hardly turn within the context: they compare words at any distance.
+    rope_theta: float = 1e12
     norm_epsilon: float = 1e-6
 
     def __post_init__(self) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING
@@ -25,10 +26,11 @@ if TYPE_CHECKING:
     from demos.training.vocabulary import Split
 
 QUESTION_WEIGHTS: dict[AnyKind, float] = {
-    "lookup": 3.5, "report": 1.2, "count": 2.0, "step": 2.0, "absent": 0.3, "chat": 0.04,
+    "lookup": 3.5, "report": 2.0, "count": 0.5, "absent": 0.3, "chat": 0.04,
 }  # fmt: skip
 # Loss weights: which entry to cite and whether to go on decide an answer; the rest is copying.
-_DECISION, _COPY, _ASKED = 3.0, 1.0, 0.1
+# Whether a report goes on is learnt last.
+_DECISION, _COPY, _ASKED, _GOES_ON = 3.0, 1.0, 0.1, 9.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,10 +196,8 @@ class BatchMaker:
             named = np.flatnonzero(batch.previous[row, at : at + len(ask)] >= 0)
             if len(named) and answer[0] in self._numbers:
                 batch.first[row, at + named[0] : at + len(ask)] = answer[0]
-                if question.kind in {"report", "count"}:
-                    asked_pairs = {(ask[i - 1], ask[i]) for i in named}
-                    labels = _next_numbers(answer, asked_pairs, self._numbers, newline, question.kind == "count")
-                    batch.first[row, at + len(ask) : at + size] = labels
+                if question.kind == "count":
+                    batch.first[row, at + len(ask) : at + size] = _next_numbers(answer, self._numbers)
             start, end = at - base, at - base + size
             batch.branch[row, start:end] = 0 if conversation else index
             batch.weights[row, start : end - 1] = _ASKED
@@ -244,41 +244,34 @@ class BatchMaker:
         return np.cumsum(steps)
 
 
-def _next_numbers(
-    answer: list[int], asked: set[tuple[int, int]], numbers: set[int], newline: int, counted: bool
-) -> np.ndarray:
-    """For each token of a list of entries: what is cited after it, once its line has named what was asked about."""
+def _next_numbers(answer: list[int], numbers: set[int]) -> np.ndarray:
+    """For each token of a count: the number that is listed next; -1 from the last one on."""
     labels = np.full(len(answer), -1, np.int64)
-    following, start = answer[-1], len(answer)
-    for at in range(len(answer) - 1, -1, -1):
-        opens = answer[at] in numbers and (counted or at == 0 or answer[at - 1] == newline)
-        if not opens:
-            continue
-        line = range(at, start)
-        named = at if counted else next((i for i in line[1:] if (answer[i - 1], answer[i]) in asked), start)
-        # What follows the last number of a count is not the end, but the sum.
-        if not (counted and following == answer[-1]):
-            labels[named:start] = following
-        following, start = answer[at], at
+    listed = [at for at, token in enumerate(answer) if token in numbers]
+    for at, following in pairwise(listed):
+        labels[at:following] = answer[following]
     return labels
 
 
 def _wordings() -> list[str]:
     """The words that all logs share, which tell no entry from another."""
     found = [p for k in phrases.KINDS for p in k.entries + k.by_object + k.by_person + k.by_place]
-    found += phrases.TAILS + phrases.REPORTS + phrases.COUNTS + phrases.FIRST + phrases.LAST + phrases.BEFORE
+    found += phrases.TAILS + phrases.REPORTS + phrases.JOB_STEPS + phrases.COUNTS + ("Job 1-1/1:",)
     found += phrases.ANY_OBJECT + phrases.ANY_PERSON + phrases.TWO_KEYS + phrases.INTRODUCTIONS
     return [re.sub(r"\{.\}", "", text) for text in found]
 
 
 def _weigh(tokenizer: Tokenizer, answer: list[int], question: Question) -> np.ndarray:
-    """Decisions are an entry's number, and what follows a full stop (another line or the end)."""
+    """Decisions are an entry's number, a job's step, and what follows a full stop (another line or the end)."""
     weights = np.full(len(answer), _COPY, np.float32)
     if question.kind == "chat":
         return weights
     tokens = [tokenizer.id_to_token(token) for token in answer]
     for at, token in enumerate(tokens):
         begins = at == 0 or tokens[at - 1] == "Ċ" or (question.kind == "count" and token.isdigit())
-        if begins or tokens[at - 1] == ".":
+        step = token.isdigit() and tokens[at - 1] in {"-", "/"}
+        if begins or step:
             weights[at] = _DECISION
+        elif tokens[at - 1] == ".":
+            weights[at] = _GOES_ON if question.kind == "report" else _DECISION
     return weights

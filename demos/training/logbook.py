@@ -15,14 +15,19 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 QuestionKind = Literal["lookup", "report", "count"]
-# Training also asks for single steps of a report (`step`), for what is absent, and chats a little.
-AnyKind = Literal["lookup", "report", "count", "step", "absent", "chat"]
+# Training also asks for what is absent, and chats a little.
+AnyKind = Literal["lookup", "report", "count", "absent", "chat"]
 EntityType = Literal["person", "object", "place"]
 
 # Measured with the bundled tokenizer: what an entry of a log takes on average.
-_TOKENS_PER_ENTRY = {"train": 22.0, "eval": 25.4}
-_REPORT_LINES = (4, 14)
+_TOKENS_PER_ENTRY = {"train": 24.7, "eval": 28.0}
+# About half of the entries are steps of jobs, of so many steps each.
+_JOB_SHARE, _JOB_STEPS = 0.5, (3, 10)
+_REPORT_STEPS = 4
 _REPORT_CHARACTERS = 720
+_COUNTED = (2, 8)
+# How often a lookup asks about what an entry names: things are what logs are searched for.
+_ASKED_OFTEN = {"o": 3, "p": 1, "q": 1, "l": 1}
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +41,19 @@ class Entity:
 
 
 @dataclass(frozen=True, slots=True)
+class Step:
+    """Step `number` of the `steps` of job `job`, counted from 1."""
+
+    job: str
+    number: int
+    steps: int
+
+    @property
+    def label(self) -> str:
+        return f"Job {self.job}-{self.number}/{self.steps}" + (" done" if self.number == self.steps else "")
+
+
+@dataclass(frozen=True, slots=True)
 class Entry:
     number: int
     kind: phrases.Kind
@@ -43,6 +61,8 @@ class Entry:
     text: str
     span: tuple[int, int]
     """Where the entry's line stands in the document's text."""
+    step: Step | None = None
+    """The job that the entry belongs to; the line says it after its number."""
 
     @property
     def entities(self) -> set[Entity]:
@@ -55,6 +75,15 @@ class Document:
     entries: tuple[Entry, ...]
     absent: tuple[Entity, ...]
     """Entities like those of the document that it never mentions."""
+    absent_job: str
+
+    def jobs(self) -> dict[str, list[Entry]]:
+        """Every job's entries, first step first."""
+        found: dict[str, list[Entry]] = {}
+        for entry in self.entries:
+            if entry.step is not None:
+                found.setdefault(entry.step.job, []).append(entry)
+        return found
 
     def mentions(self) -> dict[Entity, list[Entry]]:
         found: dict[Entity, list[Entry]] = {}
@@ -105,7 +134,8 @@ def make_document(rng: Random, tokens_target: int, split: Split = "train") -> Do
 
     if rng.random() < 0.8:
         write(f"{rng.choice(phrases.TITLES)} {rng.randint(2, 99)}")
-    for _ in range(count):
+    steps, absent_job = _jobs(rng, words, count)
+    for step in steps:
         if rng.random() < 0.06:
             write(rng.choice(phrases.FILLERS) if rng.random() < 0.5 else f"{rng.choice(phrases.HEADINGS)}:")
         kind = rng.choice(phrases.KINDS)
@@ -117,10 +147,30 @@ def make_document(rng: Random, tokens_target: int, split: Split = "train") -> Do
         text = pattern.format(n=rng.randint(2, 99), **{role: entity.name for role, entity in roles.items()})
         if rng.random() < 0.3:
             text = f"{text} {rng.choice(phrases.TAILS)}"
-        line = f"{number} {text}."
-        entries.append(Entry(number, kind, roles, line, write(line)))
+        line = f"{number} {text}." if step is None else f"{number} {step.label}: {text}."
+        entries.append(Entry(number, kind, roles, line, write(line), step))
         number += rng.randint(1, largest_gap)
-    return Document("\n".join(lines), tuple(entries), tuple(absent))
+    return Document("\n".join(lines), tuple(entries), tuple(absent), absent_job)
+
+
+def _jobs(rng: Random, words: Words, entries: int) -> tuple[list[Step | None], str]:
+    """What step of a job each entry is, if any: jobs run side by side, each in order. And a job that is not there."""
+    free = round(entries * _JOB_SHARE * rng.uniform(0.7, 1.3))
+    sizes: list[int] = []
+    while free >= 2:
+        sizes.append(min(free, rng.randint(*_JOB_STEPS)))
+        free -= sizes[-1]
+    sizes = [size for size in sizes if size > 1]
+    *names, absent = words.jobs(rng, len(sizes) + 1)
+    places = sorted(rng.sample(range(entries), sum(sizes)))
+    turns = [name for name, size in zip(names, sizes, strict=True) for _ in range(size)]
+    rng.shuffle(turns)
+    steps: list[Step | None] = [None] * entries
+    done = dict.fromkeys(names, 0)
+    for place, name in zip(places, turns, strict=True):
+        done[name] += 1
+        steps[place] = Step(name, done[name], turns.count(name))
+    return steps, absent
 
 
 @cache
@@ -196,7 +246,8 @@ class _Asker:
         self._document = document
         self._mentions = document.mentions()
         self._entities = list(self._mentions)
-        self._busy = [e for e, lines in self._mentions.items() if _REPORT_LINES[0] <= len(lines) <= _REPORT_LINES[1]]
+        self._jobs = document.jobs()
+        self._counted = [e for e, lines in self._mentions.items() if _COUNTED[0] <= len(lines) <= _COUNTED[1]]
 
     def ask(self, kind: AnyKind) -> Question | None:
         match kind:
@@ -206,11 +257,13 @@ class _Asker:
                 return self._report()
             case "count":
                 return self._count()
-            case "step":
-                return self._step()
             case "absent":
+                if self._rng.random() < 0.25:
+                    job = self._document.absent_job
+                    pattern = self._rng.choice(phrases.REPORTS)
+                    return Question(pattern.format(x=job), phrases.ABSENT.format(x=f"job {job}"), "absent", ())
                 entity = self._rng.choice(self._document.absent)
-                pattern = self._rng.choice(phrases.REPORTS + phrases.COUNTS + self._open_questions(entity))
+                pattern = self._rng.choice(phrases.COUNTS + self._open_questions(entity))
                 answer = phrases.ABSENT.format(x=entity.in_sentence)
                 x = entity.name if "the {x}" in pattern else entity.in_sentence
                 return Question(pattern.format(x=x), answer, "absent", ())
@@ -221,7 +274,11 @@ class _Asker:
     def _lookup(self) -> Question | None:
         rng = self._rng
         entry = rng.choice(self._document.entries)
-        role, entity = rng.choice(list(entry.roles.items()))
+        if entry.step is not None and rng.random() < 0.3:
+            text = rng.choice(phrases.JOB_STEPS).format(x=entry.step.job, n=entry.step.number)
+            return self._cite(text, [entry], "lookup")
+        role = rng.choice([role for role in entry.roles for _ in range(_ASKED_OFTEN[role])])
+        entity = entry.roles[role]
         lines = self._mentions[entity]
         way = rng.random()
         if way < 0.6:
@@ -243,38 +300,24 @@ class _Asker:
         return {"person": phrases.ANY_PERSON, "object": phrases.ANY_OBJECT, "place": phrases.ANY_PLACE}[entity.type]
 
     def _report(self) -> Question | None:
-        # Small documents have nobody with four entries; shorter reports teach the same steps.
-        entity = self._rng.choice(self._busy or self._entities)
-        lines = self._mentions[entity]
-        if len(lines) > _REPORT_LINES[1]:
+        if not self._jobs:
             return None
-        text = self._rng.choice(phrases.REPORTS).format(x=entity.in_sentence)
-        return self._cite(text, lines[::-1], "report")
+        job = self._rng.choice(list(self._jobs))
+        entries = self._jobs[job]
+        answer = "\n".join(entry.text.partition(" ")[2] for entry in entries)
+        text = self._rng.choice(phrases.REPORTS).format(x=job)
+        return Question(text, answer, "report", tuple(entry.span for entry in entries))
 
     def _count(self) -> Question | None:
-        entity = self._rng.choice(self._busy or self._entities)
-        lines = self._mentions[entity]
-        if len(lines) > _REPORT_LINES[1]:
+        if not self._counted:
             return None
-        numbers = ", ".join(str(line.number) for line in reversed(lines))
-        said = "1 entry mentions" if len(lines) == 1 else f"{len(lines)} entries mention"
-        text = self._rng.choice(phrases.COUNTS).format(x=entity.in_sentence)
-        answer = f"{numbers}: {said} {entity.in_sentence}."
-        return Question(text, answer, "count", tuple(line.span for line in reversed(lines)))
-
-    def _step(self) -> Question | None:
-        rng = self._rng
-        entity = rng.choice(self._entities)
+        entity = self._rng.choice(self._counted)
         lines = self._mentions[entity]
-        way = rng.random()
-        if way < 0.6:
-            at = rng.randrange(len(lines))
-            if at == 0:
-                return None
-            text = rng.choice(phrases.BEFORE).format(x=entity.in_sentence, n=lines[at].number)
-            return self._cite(text, [lines[at - 1]], "step")
-        patterns, line = (phrases.FIRST, lines[0]) if way < 0.8 else (phrases.LAST, lines[-1])
-        return self._cite(rng.choice(patterns).format(x=entity.in_sentence), [line], "step")
+        # A causal model reads forwards, so a mention can know the one before it: the list runs backwards.
+        numbers = ", ".join(str(line.number) for line in reversed(lines))
+        text = self._rng.choice(phrases.COUNTS).format(x=entity.in_sentence)
+        answer = f"{numbers}: {len(lines)} entries mention {entity.in_sentence}."
+        return Question(text, answer, "count", tuple(line.span for line in reversed(lines)))
 
     @staticmethod
     def _cite(text: str, entries: list[Entry], kind: AnyKind) -> Question:
@@ -304,4 +347,4 @@ def held_out(kind: QuestionKind, prompt_tokens: int, count: int, seed: int) -> I
 
 def _is_a_report(question: Question) -> bool:
     """Of several lines, else it were a lookup in disguise; and of at most some 250 tokens."""
-    return len(question.evidence) >= _REPORT_LINES[0] and len(question.answer) <= _REPORT_CHARACTERS
+    return len(question.evidence) >= _REPORT_STEPS and len(question.answer) <= _REPORT_CHARACTERS

@@ -60,12 +60,12 @@ class Block(nn.Module):
         q, k = turned.split((config.heads, config.kv_heads), 1)
         return q, k, qkv[:, config.heads + config.kv_heads :]
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor, document: int) -> Tensor:
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor, document: int, sharpness: Tensor) -> Tensor:
         """`mask` (B, 1, questions, total) is for the questions' rows; the document's rows are plainly causal."""
         q, k, v = self.project(x, cos, sin)
         groups = self.config.heads // self.config.kv_heads
         k, v = k.repeat_interleave(groups, 1), v.repeat_interleave(groups, 1)
-        q, k = q.to(v.dtype), k.to(v.dtype)
+        q, k = (q * sharpness).to(v.dtype), k.to(v.dtype)
         read = read_document(q[:, :, :document], k[:, :, :document], v[:, :, :document])
         asked = attend(q[:, :, document:], k, v, mask)
         mixed = torch.cat((read, asked), 2).transpose(1, 2).flatten(2)
@@ -89,12 +89,16 @@ class Decoder(nn.Module):
             for linear in (block.o, block.down):
                 nn.init.normal_(linear.weight, std=0.5 / math.sqrt(linear.in_features * config.layers))
 
-    def hidden(self, ids: Tensor, positions: Tensor, mask: Tensor, document: int) -> tuple[Tensor, list[Tensor]]:
-        """What the logits are made of, and every block's output."""
+    def hidden(
+        self, ids: Tensor, positions: Tensor, mask: Tensor, document: int, sharpness: float = 1.0
+    ) -> tuple[Tensor, list[Tensor]]:
+        """What the logits are made of, and every block's output. `sharpness` scales all attention scores: trained with
+        less than 1, a model keeps the margins that a longer document will need."""
         cos, sin = rotary(positions, self.config)
         outputs = [self.embed(ids)]
+        sharp = torch.tensor(sharpness)
         for block in self.blocks:
-            outputs.append(block(outputs[-1], cos, sin, mask, document))
+            outputs.append(block(outputs[-1], cos, sin, mask, document, sharp))
         return self.norm(outputs[-1]), outputs[1:]
 
     def logits(self, hidden: Tensor) -> Tensor:

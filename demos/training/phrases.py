@@ -201,16 +201,15 @@ TWO_KEYS = (
     "What did {a} have to do with {b}?", "Which entry mentions {a} and {b}?", "What links {a} and {b}?",
 )  # fmt: skip
 
-# Answers list the newest entry first: a mention can know the one before it, not the one after it.
 REPORTS = (
-    "List everything about {x}, newest first.", "Report all entries about {x}.",
-    "What is in the log about {x}? List it all.", "Give me every entry that mentions {x}.",
-    "Write a full report on {x}.",
+    "List all steps of job {x} in order.", "Report everything about job {x}.",
+    "What was done in job {x}? List it all.", "Give me every entry of job {x}.", "Write a full report on job {x}.",
+)  # fmt: skip
+JOB_STEPS = (
+    "What was step {n} of job {x}?", "What does the log say about step {n} of job {x}?",
+    "Which entry is step {n} of job {x}?",
 )  # fmt: skip
 COUNTS = ("How many entries mention {x}?", "Count the entries about {x}.", "How often is {x} mentioned?")
-FIRST = ("Which entry mentions {x} first?", "What is the first entry about {x}?")
-LAST = ("Which entry mentions {x} last?", "What is the last entry about {x}?")
-BEFORE = ("Which entry mentions {x} before entry {n}?", "Before entry {n}, which is the last about {x}?")
 ABSENT = "The log does not mention {x}."
 
 SYSTEM_MESSAGES = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import string
 import zlib
 from typing import TYPE_CHECKING, Literal
 
@@ -115,6 +116,17 @@ class Words:
 
     def place_prefix(self, rng: Random) -> str:
         return rng.choice(self.place_prefixes) if rng.random() < 0.8 else _invented(rng, _LAST_ENDINGS, self.split)
+
+    def jobs(self, rng: Random, wanted: int) -> list[str]:
+        """Names of jobs such as K47, all different; few letters and numbers in a log, so that neither alone tells."""
+        letters = rng.sample(string.ascii_uppercase, len(string.ascii_uppercase))
+        numbers = rng.sample(range(10, 100), 90)
+        for size in range(3, 27):
+            names = [f"{letter}{number}" for letter in letters[:size] for number in numbers[: 2 * size]]
+            names = [name for name in names if split_of(name, _HELD_OUT_NAMES) == self.split]
+            if len(names) >= wanted:
+                return rng.sample(names, wanted)
+        raise ValueError(f"there are not {wanted} names of jobs")
 
     def pair_allowed(self, pair: str) -> bool:
         """Pairs such as 'amber valve' are split too, so that evaluation shows pairs never trained on."""

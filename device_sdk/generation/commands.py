@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from device_sdk.report import FinishReason, Source
+from device_sdk.report import FinishReason, Guard, NoticeKind, Source
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,12 +35,13 @@ class CancelStep:
 @dataclass(frozen=True, slots=True)
 class AskCloud:
     """Open a generation of up to `grant` tokens that goes on from the output so far: `text`, and as token ids where
-    each of its tokens has one (else None)."""
+    each of its tokens has one (else None). `refine`: ask for a refinement, too."""
 
     attempt: int
     grant: int
     output: tuple[int, ...] | None
     text: str
+    refine: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +54,12 @@ class ExtendCloud:
 
 @dataclass(frozen=True, slots=True)
 class StopCloud:
+    """The device needs no more of the attempt. `answer_tokens`, where the answer is whole: how many tokens it has from
+    the attempt's first on, for the service's account; only then can the attempt have ended before."""
+
     attempt: int
     reason: Literal["taken_over", "cancelled"]
+    answer_tokens: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,12 +75,15 @@ class TellProgress:
 
 @dataclass(frozen=True, slots=True)
 class Show:
-    """Output token `index` is to be shown now."""
+    """Output token `index` is to be shown now: `text` of the answer, `thought` of the thinking. `hidden`: it is all
+    thinking."""
 
     index: int
     token: int | None
     text: str
     source: Source
+    thought: str = ""
+    hidden: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +92,18 @@ class AnnounceHandOver:
 
 
 @dataclass(frozen=True, slots=True)
+class AnnounceRefinement:
+    """A refinement came; `kept` is the share of the prompt that the device has prefilled or still will."""
+
+    stage: int
+    final: bool
+    kept: float
+    guard: Guard
+
+
+@dataclass(frozen=True, slots=True)
 class Notify:
-    kind: Literal["cloud_refused", "cloud_lost", "device_unusable", "device_failed", "extended"]
+    kind: NoticeKind
     message: str
 
 
@@ -97,5 +115,15 @@ class Done:
 
 
 Command: TypeAlias = (
-    Step | CancelStep | AskCloud | ExtendCloud | StopCloud | TellProgress | Show | AnnounceHandOver | Notify | Done
+    Step
+    | CancelStep
+    | AskCloud
+    | ExtendCloud
+    | StopCloud
+    | TellProgress
+    | Show
+    | AnnounceHandOver
+    | AnnounceRefinement
+    | Notify
+    | Done
 )

@@ -1,4 +1,4 @@
-"""How much to ask of the cloud at first."""
+"""How much to ask of the cloud. Pure."""
 
 from __future__ import annotations
 
@@ -15,25 +15,38 @@ UNKNOWN_DEVICE_GRANT = 32
 MARGIN_SHARE, MARGIN_TOKENS = 0.1, 2
 
 
-def initial_grant(split: SplitSettings, tokens: int, device: DeviceForecast, cloud: CloudForecast) -> int:
-    """The grant as set, or what `grant_needed` says for the speeds known, with a margin; 0 where the device is
-    there before the cloud. `tokens`: what the device has to prefill, received tokens left aside."""
+def initial_grant(
+    split: SplitSettings, tokens: int, device: DeviceForecast, cloud: CloudForecast, wait: float = 0.0
+) -> int:
+    """The grant as set, or what bridges at the speeds known, with a margin; 0 where the device is there before the
+    cloud. `tokens`: what the device has to prefill, received tokens left aside, once it begins in `wait` seconds."""
     if split.grant is not None:
         return split.grant
     ready = device.ready_in(tokens)
     if ready is None:
         return min(UNKNOWN_DEVICE_GRANT, split.max_grant)
+    return with_margin(split, least_grant(split, wait + ready, cloud.ttft or 0.0, device))
+
+
+def least_grant(split: SplitSettings, ready: float, cloud_ttft: float, device: DeviceForecast) -> int:
+    """What `grant_needed` says for a device that has the prompt read `ready` seconds after the request and a cloud
+    whose first token comes after `cloud_ttft`; the largest there is where none is enough."""
+    per_token = device.ready_in(1)
+    if not per_token:
+        return 0  # a device that takes no time at all
     tpot = device.tpot or 0.0
     try:
         needed = grant_needed(
             ready_without=ready,
-            cloud_ttft=cloud.ttft or 0.0,
+            cloud_ttft=cloud_ttft,
             pace=max(split.pace.pace, tpot),
-            prefill_rate=tokens / ready,
+            prefill_rate=1.0 / per_token,
             device_tpot=tpot,
         )
     except InfeasibleSplitError:
         return split.max_grant
-    if needed == 0:
-        return 0
-    return min(needed + math.ceil(needed * MARGIN_SHARE) + MARGIN_TOKENS, split.max_grant)
+    return min(needed, split.max_grant)
+
+
+def with_margin(split: SplitSettings, needed: int) -> int:
+    return min(needed + math.ceil(needed * MARGIN_SHARE) + MARGIN_TOKENS, split.max_grant) if needed else 0

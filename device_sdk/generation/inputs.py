@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
+from device_sdk.report import Guard
+
 
 @dataclass(frozen=True, slots=True)
 class Submitted:
@@ -36,6 +38,25 @@ class LinkUp:
     """Connected. `round_trip` in seconds."""
 
     round_trip: float
+
+
+@dataclass(frozen=True, slots=True)
+class Refined:
+    """Which spans of the prompt, in the device's tokens, are to be kept, as the service said."""
+
+    attempt: int
+    stage: int
+    final: bool
+    keep: tuple[tuple[int, int], ...]
+    guard: Guard
+
+
+@dataclass(frozen=True, slots=True)
+class RefinementRefused:
+    """A refinement came that does not fit what was asked for."""
+
+    attempt: int
+    message: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +110,21 @@ class CancelRequested:
 
 
 @dataclass(frozen=True, slots=True)
+class PauseRequested:
+    """Time stands still for the generation, nothing is begun and nothing shown; what is under way still counts."""
+
+
+@dataclass(frozen=True, slots=True)
+class ResumeRequested:
+    """Go on where it was paused."""
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceEmptied:
+    """The device's KV cache is gone, and its engine can be used again: everything is to be read anew."""
+
+
+@dataclass(frozen=True, slots=True)
 class Tick:
     """`GenerationMachine.wakeup` has come."""
 
@@ -98,11 +134,16 @@ Input: TypeAlias = (
     | StepDone
     | DeviceFailed
     | LinkUp
+    | Refined
+    | RefinementRefused
     | CloudTokens
     | CloudText
     | CloudFinished
     | CloudRefused
     | CloudLost
     | CancelRequested
+    | PauseRequested
+    | ResumeRequested
+    | DeviceEmptied
     | Tick
 )

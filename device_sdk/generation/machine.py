@@ -6,23 +6,21 @@ already on its way, or is started. Nothing here does I/O or reads a clock.
 
 from __future__ import annotations
 
-from typing import assert_never
+from typing import Literal, assert_never
 
+from device_sdk.generation.agreement import HandOverGate
+from device_sdk.generation.bridge import Bridge
 from device_sdk.generation.cloud_track import CloudTrack, Gone, GrantUsed, NotAsked, Open, Waiting
 from device_sdk.generation.commands import (
     AnnounceHandOver,
-    AskCloud,
+    AnnounceRefinement,
     CancelStep,
     Command,
     Done,
-    ExtendCloud,
     Notify,
-    Show,
     StopCloud,
-    TellProgress,
 )
-from device_sdk.generation.device_track import Busy, Dead, DeviceTrack, Ready, Resting
-from device_sdk.generation.grants import initial_grant
+from device_sdk.generation.device_track import Busy, Dead, Delayed, DeviceTrack, Ready, Resting
 from device_sdk.generation.inputs import (
     CancelRequested,
     CloudFinished,
@@ -30,28 +28,30 @@ from device_sdk.generation.inputs import (
     CloudRefused,
     CloudText,
     CloudTokens,
+    DeviceEmptied,
     DeviceFailed,
     Input,
     LinkUp,
+    PauseRequested,
+    Refined,
+    RefinementRefused,
+    ResumeRequested,
     StepDone,
     Submitted,
     Tick,
 )
 from device_sdk.generation.output import Output
+from device_sdk.generation.pausing import PausableClock
 from device_sdk.generation.plan import Patience, Request, Sides, TokenSide, Use
-from device_sdk.report import FinishReason, Source
-from speed_controller.controller import SpeedController
+from device_sdk.generation.prompt import PromptTrack
+from device_sdk.generation.refinement import RefinementTrack
+from device_sdk.generation.showing import Showing
+from device_sdk.report import FinishReason, NoticeKind, Source
 from speed_controller.estimates import CloudForecast, DeviceForecast
 from speed_controller.split import SplitSettings
 
 #: A catch-up step of at most this many tokens is the last one before the device takes over.
 LAST_CATCH_UP = 4
-
-#: Seconds before the first, second, … further attempt of an answer that only the cloud can finish.
-RETRY_DELAYS = (0.0, 0.5, 2.0)
-
-#: Tokens more at a time, so that a forecast that creeps does not ask at each token.
-LEAST_EXTENSION = 8
 
 #: Seconds that a whole answer waits for the cloud's closing word, which carries what it cost.
 CLOSING_GRACE = 0.25
@@ -84,17 +84,24 @@ class GenerationMachine:
         self.split = split
         self.patience = patience or Patience()
         self.tokenizer = tokenizer
-        self.output = Output(request.stop)
-        self.device = DeviceTrack(request.prompt, device, split.chunk, block)
-        self.cloud = CloudTrack(cloud, self.patience)
-        self.arrivals: list[float] = []
-        self.releases: list[float] = []
+        self.output = Output(request.stop, request.thinking)
+        protected = request.refine.protected if request.refine else ()
+        fit = request.fit
+        room, read_ahead = (fit.room, fit.read_ahead) if fit else (None, 0)
+        prompt = PromptTrack(request.prompt, protected, read=request.read, room=room, read_ahead=read_ahead)
+        self.device = DeviceTrack(prompt, device, split.chunk, block)
+        self.cloud = CloudTrack(cloud, self.patience, limit=request.cloud_limit)
+        self.refinement = RefinementTrack(request.refine, cloud)
+        self._bridge = Bridge(split, self.device, self.cloud, self.refinement)
+        least = split.min_agreement if sides.hand_over else None
+        limit = min(split.max_grant, request.max_tokens)
+        self._gate = HandOverGate(least, limit, self.device.agreement, self.cloud)
+        self._clock = PausableClock()
+        self._cloud_paused = False
         self.notices: list[str] = []
         self.handover_index: int | None = None
         self.finish_reason: FinishReason | None = None
-        self.submitted_at: float | None = None
-        self.shown = 0
-        self._controller: SpeedController | None = None
+        self._showing: Showing | None = None
         self._commands: list[Command] = []
         self._ending: FinishReason | None = None
         self._ended_at = 0.0
@@ -108,16 +115,18 @@ class GenerationMachine:
         return self.finish_reason is not None
 
     @property
-    def controller(self) -> SpeedController:
-        if self._controller is None:
+    def showing(self) -> Showing:
+        if self._showing is None:
             raise IllegalInputError("the generation has not been submitted")
-        return self._controller
+        return self._showing
 
     def handle(self, event: Input, now: float) -> list[Command]:
         if self.done:
             return []
-        if isinstance(event, Submitted) != (self._controller is None):
-            raise IllegalInputError(f"{type(event).__name__} in a generation that is {self._phase()}")
+        if isinstance(event, Submitted) != (self._showing is None):
+            phase = "not submitted" if self._showing is None else "under way"
+            raise IllegalInputError(f"{type(event).__name__} in a generation that is {phase}")
+        outside, now = now, self._clock.at(now)
         match event:
             case Submitted(device_problem=problem):
                 self._submit(problem, now)
@@ -127,56 +136,72 @@ class GenerationMachine:
                 self._device_failed(message, now)
             case LinkUp(round_trip=round_trip):
                 self.cloud.forecast.observe_round_trip(round_trip)
+            case Refined():
+                self._refined(event, now)
+            case RefinementRefused(attempt=attempt, message=message):
+                if self.cloud.current(attempt):
+                    self._notify("refinement_ignored", message)
             case CloudTokens():
                 self._cloud_tokens(event, now)
             case CloudText():
                 self._cloud_text(event, now)
             case CloudFinished():
                 self._cloud_finished(event, now)
-            case CloudRefused():
-                self._cloud_refused(event, now)
+            case CloudRefused(attempt=attempt, message=message, retry_after=retry_after):
+                if self.cloud.current(attempt):
+                    self._cloud_gone(message, now, retry_in=retry_after, kind="cloud_refused")
             case CloudLost(attempt=attempt, message=message, retriable=retriable):
                 if self.cloud.current(attempt):
                     self._cloud_gone(message, now, retry_in=0.0 if retriable else None)
             case CancelRequested():
-                self._cancel()
+                self._release_sides("cancelled")
+                self._finish("cancelled")
+            case PauseRequested():
+                self._pause(outside)
+            case ResumeRequested():
+                self._resume(outside)
+            case DeviceEmptied():
+                self._gate.release()
+                if isinstance(self.device.state, Busy):
+                    self._commands.append(CancelStep())
+                self.device.empty(now)
             case Tick():
                 self._check_deadlines(now)
             case _:
                 assert_never(event)
-        if not self.done:
-            self._advance(now)
+        if not self.done and not self._clock.paused:
+            self._advance(self._clock.at(outside))
         commands, self._commands = self._commands, []
         return commands
 
     def wakeup(self) -> float | None:
         """When to send the next `Tick`, if nothing else happens before."""
-        if self.done or self._controller is None:
+        if self.done or self._showing is None or self._clock.paused:
             return None
-        times = [self._controller.next_due()]
-        if self._ending is not None and self.shown == len(self.output) and isinstance(self.cloud.state, Open):
+        times = [self.showing.controller.next_due()]
+        if self.device.alive and self.device.prompt.undecided:
+            times.append(self.refinement.give_up_at(self._bridge.patience))
+        if self._ending is not None and self.showing.all_shown and isinstance(self.cloud.state, Open):
             times.append(self._ended_at + CLOSING_GRACE)
         if self._ending is None:
-            times.append(self.cloud.deadline())
+            times += [self.cloud.deadline(), self.cloud.progress_due()]
             if isinstance(self.device.state, Busy):
                 times.append(self.device.state.since + self.patience.device_pass)
-            cloud = self.cloud.state
-            if isinstance(cloud, Open) and cloud.told_at is not None and cloud.remaining > 0:
-                times.append(cloud.told_at + self.patience.progress_every)
-        return min((time for time in times if time is not None), default=None)
+            elif isinstance(self.device.state, Delayed):
+                times.append(self.device.state.until)
+        return min((self._clock.outside(time) for time in times if time is not None), default=None)
 
     # --- inputs --------------------------------------------------------------------------------------------------
 
     def _submit(self, device_problem: str | None, now: float) -> None:
-        self.submitted_at = now
-        self._controller = SpeedController(self.split.pace, submitted=now)
+        self._showing = Showing(self.output, self.split.pace, now)
         if device_problem is not None and self.sides.device is not Use.NEVER:
             self._device_failed(device_problem, now)
         if self.request.max_tokens == 0:
             self._end("length", now)
             return
         if self.sides.device is Use.START:
-            self.device.start(now)
+            self.device.start(now, self.request.device_wait)
         if self.sides.cloud is Use.START:
             self._ask_cloud(now)
 
@@ -189,18 +214,24 @@ class GenerationMachine:
         if step.sample_at < len(self._context):
             # The cloud supplied this token while the device was computing it: at least the two can be compared.
             self.device.compare(done.sampled, self._context[step.sample_at])
-            return
+        elif not self._device_leads and self._gate.holds(len(self.output)):
+            self._gate.keep(step.sample_at, done.sampled)
+        else:
+            self._say(done.sampled, now)
+
+    def _say(self, sampled: int, now: float) -> None:
+        """The device's own token is the next of the output."""
         if isinstance(self.cloud.state, Open):
-            self._stop_cloud(self.cloud.state, "taken_over")
+            self._commands += self.cloud.stop("taken_over")
             self.cloud.state.superseded = True
-        if done.sampled in self._tokens.eos_ids:
+        if sampled in self._tokens.eos_ids:
             self._end("eos", now)
             return
         if self.handover_index is None and self.output.pieces and self.output.pieces[-1].source is Source.CLOUD:
             self.handover_index = len(self.output)
             self._commands.append(AnnounceHandOver(self.handover_index))
-        self._append(done.sampled, self._tokens.token_bytes(done.sampled), Source.DEVICE, now)
-        self._context.append(done.sampled)
+        self._append(sampled, self._tokens.token_bytes(sampled), Source.DEVICE, now)
+        self._context.append(sampled)
 
     def _device_failed(self, message: str, now: float) -> None:
         if isinstance(self.device.state, Dead):
@@ -209,37 +240,56 @@ class GenerationMachine:
         self.device.fail(message)
         if self._ending is None:
             self._notify("device_unusable" if unusable else "device_failed", message)
-            self.controller.expect_device(now, None, None)
+            self.showing.controller.expect_device(now, None, None)
+
+    def _refined(self, event: Refined, now: float) -> None:
+        """What lies ahead of the device's cursor is what this refinement says; too late, it changes nothing."""
+        if self.cloud.current(event.attempt) is None or self._ending is not None:
+            return
+        prompt = self.device.prompt
+        objection = self.refinement.objection(event, len(prompt))
+        if objection is not None:
+            self._notify("refinement_ignored", objection)
+            return
+        undecided = prompt.undecided
+        if not prompt.refine(event.keep if event.guard.decision == "passed" else [(0, len(prompt))]):
+            too_long = f"the cloud keeps more of the prompt ({event.guard.decision}) than the {prompt.room} tokens"
+            too_long += " that the device's context has room for"
+            if undecided:
+                self._device_failed(too_long, now)
+            else:
+                self._notify("refinement_ignored", too_long)
+            return
+        self.refinement.used(event, prompt.kept_share, now)
+        self._commands.append(AnnounceRefinement(event.stage, event.final, prompt.kept_share, event.guard))
 
     def _cloud_tokens(self, event: CloudTokens, now: float) -> None:
-        attempt = self._receive(event.attempt, event.first, len(event.ids), now)
-        if attempt is None:
-            return
-        for token in event.ids:
-            if self._ending is None:
-                data = self.tokenizer.token_bytes(token) if self.tokenizer else b""
-                self._context.append(token)
-                self._append(token, data, Source.CLOUD, now)
+        if self._receive(event.attempt, event.first, len(event.ids), now):
+            for token in event.ids:
+                if self._ending is None:
+                    data = self.tokenizer.token_bytes(token) if self.tokenizer else b""
+                    self._gate.compare(len(self._context), token)
+                    self._context.append(token)
+                    self._append(token, data, Source.CLOUD, now)
 
     def _cloud_text(self, event: CloudText, now: float) -> None:
-        attempt = self._receive(event.attempt, event.first, event.count, now)
-        if attempt is None:
-            return
-        self._context_stale = True
-        self._append(None, event.data, Source.CLOUD, now)
+        if self._receive(event.attempt, event.first, event.count, now):
+            self._context_stale = True
+            self._gate.release()
+            self._append(None, event.data, Source.CLOUD, now, event.count)
 
-    def _receive(self, number: int, first: int, count: int, now: float) -> Open | None:
-        """Book what came; None where it is not to be used."""
+    def _receive(self, number: int, first: int, count: int, now: float) -> bool:
+        """Book what came; whether it is to be used."""
         attempt = self.cloud.current(number)
         if attempt is None or self._ending is not None:
-            return None
-        if first != attempt.received or count < 1 or attempt.received + count > attempt.grant:
+            return False
+        misfit = self.cloud.misfit(attempt, first, count)
+        if misfit is not None:
             self._commands.append(StopCloud(number, "cancelled"))
-            expected = f"token {attempt.received} of {attempt.grant}"
-            self._cloud_gone(f"the service sent {count} from token {first}; expected {expected}", now, retry_in=None)
-            return None
+            self._cloud_gone(misfit, now, retry_in=None)
+            return False
         self.cloud.received(attempt, count, now)
-        return None if attempt.superseded else attempt
+        return not attempt.superseded
 
     def _cloud_finished(self, event: CloudFinished, now: float) -> None:
         attempt = self.cloud.current(event.attempt)
@@ -247,6 +297,7 @@ class GenerationMachine:
             return
         self.cloud.add_busy(event.busy_ms)
         self.cloud.state = GrantUsed()
+        self.refinement.over(served=event.reason != "stopped")
         if self._ending is not None or attempt.superseded:
             return
         if event.reason == "eos" or event.reason == "stop":  # noqa: PLR1714 - keeps the literal types apart
@@ -258,51 +309,70 @@ class GenerationMachine:
         elif event.reason == "stopped":
             self._cloud_gone("the service stopped unasked", now, retry_in=0.0)
 
-    def _cloud_refused(self, event: CloudRefused, now: float) -> None:
-        if self.cloud.current(event.attempt):
-            self._cloud_gone(event.message, now, retry_in=event.retry_after, kind="cloud_refused")
+    def _pause(self, outside: float) -> None:
+        if not self._clock.paused:
+            self._clock.pause(outside)
+            stop = self.cloud.stop("cancelled")
+            self._cloud_paused = bool(stop)
+            self._commands += stop
 
-    def _cancel(self) -> None:
-        self._release_sides("cancelled")
-        self._finish("cancelled")
+    def _resume(self, outside: float) -> None:
+        """Where the cloud was at work, it is asked anew, for the output as it now is."""
+        if not self._clock.paused:
+            return
+        self._clock.resume(outside)
+        if not self._cloud_paused or self._ending is not None or isinstance(self.cloud.state, Gone):
+            return
+        self.cloud.state = GrantUsed()
+        if self.device.alive and not self._device_leads:
+            self._ask_cloud(self._clock.at(outside))
 
     def _check_deadlines(self, now: float) -> None:
+        if self._ending is not None:
+            return
         state = self.device.state
-        if isinstance(state, Busy) and now >= state.since + self.patience.device_pass and self._ending is None:
+        if isinstance(state, Busy) and now >= state.since + self.patience.device_pass:
             self._commands.append(CancelStep())
             self._device_failed(f"no pass ended within {self.patience.device_pass:g} s", now)
         deadline = self.cloud.deadline()
-        if self._ending is not None or deadline is None or now < deadline:
+        if deadline is None or now < deadline:
             return
-        match self.cloud.state:
-            case Waiting():
-                self._ask_cloud(now)
-            case Open() as attempt if attempt.stopping or attempt.remaining == 0:
-                self.cloud.state = GrantUsed()  # All that was asked for came; only the closing word is missing.
-            case Open() as attempt:
-                kind = "first token" if attempt.received == 0 else "token"
-                limit = self.patience.first_token if attempt.received == 0 else self.patience.idle
-                self._commands.append(StopCloud(attempt.number, "cancelled"))
-                self._cloud_gone(f"no {kind} from the cloud within {limit:g} s", now, retry_in=0.0)
-            case _:
-                pass
+        cloud = self.cloud.state
+        if isinstance(cloud, Waiting):
+            self._ask_cloud(now)
+        elif isinstance(cloud, Open) and (overdue := self.cloud.overdue(cloud)) is not None:
+            self._commands.append(StopCloud(cloud.number, "cancelled"))
+            self._cloud_gone(overdue, now, retry_in=0.0)
 
     # --- what follows from the state -----------------------------------------------------------------------------
 
     def _advance(self, now: float) -> None:
         if self._ending is None:
+            self._decide_unrefined(now)
             self._keep_a_side_working(now)
         if self._ending is None:
             self._step_device(now)
-            self._forecast(now)
+            ready_in = self._bridge.ready_in(self._context, now) if self.device.alive else None
+            self._bridge.forecast(self.showing, 0.0 if self._device_leads else ready_in, now)
             self._extend(now)
-            self._tell_progress(now)
-        self._show(now)
-        if self._ending is None or self.shown < len(self.output):
+            pace = self.showing.controller.pace
+            self._commands += self.cloud.tell(len(self.output), self.showing.shown, pace, ready_in, now)
+        # A failed answer holds nothing back.
+        self._commands += self.showing.due(now, everything=self._ending == "failed")
+        if self._ending is None or not self.showing.all_shown:
             return
         if isinstance(self.cloud.state, Open) and self._ending != "failed" and now < self._ended_at + CLOSING_GRACE:
             return
         self._finish(self._ending)
+
+    def _decide_unrefined(self, now: float) -> None:
+        """Where only a refinement can say what to read and none is to be waited for, the device reads everything."""
+        prompt = self.device.prompt
+        if not prompt.undecided or not self.device.alive or self.refinement.awaited(now, self._bridge.patience):
+            return
+        if not prompt.refine([(0, len(prompt))]):
+            missing = f"no refinement came for a prompt of {len(prompt)} tokens"
+            self._device_failed(f"{missing}, and the device's context has room for {prompt.room}", now)
 
     def _keep_a_side_working(self, now: float) -> None:
         """A standby side starts when the other cannot finish; when neither can, the answer ends here."""
@@ -312,88 +382,71 @@ class GenerationMachine:
         if device_lost and cloud_lost:
             self._end("failed", now)
         elif device_lost and isinstance(cloud, Open) and not cloud.stopping:
-            self._raise_grant(cloud, cloud.received + self.request.max_tokens - len(self.output), now)
+            self._commands += self.cloud.extend(cloud, cloud.received + self._room, now)
         elif not self.device.alive and isinstance(cloud, NotAsked | GrantUsed):
             self._ask_cloud(now)
-        elif isinstance(self.device.state, Resting) and cloud_lost:
+            if isinstance(self.cloud.state, Gone):  # It has given all that it may.
+                self._keep_a_side_working(now)
+        elif (isinstance(self.device.state, Resting) and cloud_lost) or self._bridge.device_begins(now):
             self.device.start(now)
 
     def _step_device(self, now: float) -> None:
         if not isinstance(self.device.state, Ready):
             return
-        self._refresh_context()
-        catching_up = self.device.prompt_done
+        if self._context_stale:
+            # Where text travels, the device's view of the output is the cloud's text in its own tokens.
+            self._context = self._tokens.encode(self.output.raw_text())
+            self._context_stale = False
+        held = not self._device_leads and self._gate.holds(len(self.output))
+        if held:
+            self._ask_for_more(now)
+            if self._gate.waits:
+                return  # All is read; what comes next is the cloud's to say.
+        elif (own := self._gate.release()) is not None:
+            self._say(own, now)
+            if self._ending is not None:
+                return
+        catching_up = self.device.prompt.done
         step = self.device.next_step(self._context, now)
         if step is None:
             return
         self._commands.append(step)
-        cloud = self.cloud.state
-        if (
-            self.sides.hand_over
-            and catching_up
-            and step.sample_at is not None
-            and len(step.tokens) <= LAST_CATCH_UP
-            and isinstance(cloud, Open)
-        ):
-            self._stop_cloud(cloud, "taken_over")
+        last = step.sample_at is not None and len(step.tokens) <= LAST_CATCH_UP
+        if self.sides.hand_over and catching_up and last and not held:
+            self._commands += self.cloud.stop("taken_over")
 
-    def _refresh_context(self) -> None:
-        """Where text travels, the device's view of the output is the cloud's text in its own tokens."""
-        if self._context_stale:
-            self._context = self._tokens.encode(self.output.raw_text())
-            self._context_stale = False
-
-    def _forecast(self, now: float) -> None:
-        cloud = self.cloud.state
-        remaining = cloud.remaining if isinstance(cloud, Open) else 0
-        if self.device.alive and not self._device_leads():
-            ready_in = self.device.ready_in(self._context, remaining, now)
-            if ready_in is not None:
-                self.controller.expect_device(now, now + ready_in, self.device.forecast.tpot)
-        elif self.device.alive:
-            self.controller.expect_device(now, now, self.device.forecast.tpot)
-        more_to_come = isinstance(cloud, Open) and not cloud.stopping
-        self.controller.cloud_state(
-            now,
-            remaining=remaining,
-            tpot=self.cloud.forecast.tpot if more_to_come else None,
-            round_trip=self.cloud.forecast.round_trip or 0.0,
-        )
+    def _ask_for_more(self, now: float) -> None:
+        """While the device disagrees with it, the cloud goes on."""
+        cloud, output = self.cloud.state, len(self.output)
+        grants = len(self.cloud.grants)
+        if isinstance(cloud, Open):
+            self._commands += self.cloud.extend(cloud, self._gate.grant(cloud.base, output), now)
+        else:
+            self._commands.append(self.cloud.open(self.output, self._gate.grant(output, output), now, refine=False))
+        if isinstance(self.cloud.state, Open):
+            self.cloud.state.extended = True
+        if len(self.cloud.grants) > grants and not self._gate.told:
+            self._gate.told = True
+            self._notify("extended", f"{self._gate.reason()}: more is asked of the cloud")
 
     def _extend(self, now: float) -> None:
-        """More grant when even the slowest pace would run dry before the device is ready."""
-        if not self.sides.hand_over or not self.device.alive or self._device_leads():
-            return
-        more = self.controller.extension(now)
-        room = min(self.request.max_tokens, self.split.max_grant)
         cloud = self.cloud.state
-        if more <= 0 or not isinstance(cloud, Open) or cloud.stopping:
+        if not self.sides.hand_over or not self.device.alive or self._device_leads:
             return
-        grant = min(cloud.grant + max(more, LEAST_EXTENSION), room - cloud.base)
+        if not isinstance(cloud, Open) or cloud.stopping:
+            return
+        if back := self._bridge.thinking_to_give_back(cloud, self.output):
+            cloud.given_back += back
+            self._commands += self.cloud.extend(
+                cloud, min(cloud.grant + back, self.request.max_tokens - cloud.base), now
+            )
+        grant = min(self._bridge.raised_grant(cloud, self.showing, now), self.request.max_tokens - cloud.base)
         if grant > cloud.grant:
             if not cloud.extended:
-                self._notify("extended", f"the device is late: more than {cloud.grant} tokens are asked of the cloud")
+                late = f"ready later than expected: more than {cloud.grant} tokens are asked of the cloud"
+                self._notify("extended", f"the device is {late}")
             cloud.extended = True
-            self._raise_grant(cloud, grant, now)
-
-    def _tell_progress(self, now: float) -> None:
-        cloud = self.cloud.state
-        if not isinstance(cloud, Open) or cloud.received == 0 or cloud.remaining == 0:
-            return
-        if cloud.told_at is not None and now < cloud.told_at + self.patience.progress_every:
-            return
-        cloud.told_at = now
-        ready_in = self.device.ready_in(self._context, cloud.remaining, now) if self.device.alive else None
-        self._commands.append(TellProgress(cloud.number, len(self.output), self.shown, self.controller.pace, ready_in))
-
-    def _show(self, now: float) -> None:
-        # A failed answer holds nothing back.
-        count = len(self.output) - self.shown if self._ending == "failed" else self.controller.due(now)
-        for _ in range(count):
-            piece = self.output.pieces[self.shown]
-            self._commands.append(Show(self.shown, piece.token, piece.text, piece.source))
-            self.releases.append(now)
-            self.shown += 1
+            self._commands += self.cloud.extend(cloud, grant, now)
 
     # --- pieces --------------------------------------------------------------------------------------------------
 
@@ -403,87 +456,60 @@ class GenerationMachine:
             raise IllegalInputError("a generation without a tokenizer has no device")
         return self.tokenizer
 
-    def _phase(self) -> str:
-        return "not submitted" if self._controller is None else "under way"
+    @property
+    def _room(self) -> int:
+        """Tokens that the answer may still grow by."""
+        return self.request.max_tokens - len(self.output)
 
+    @property
     def _device_leads(self) -> bool:
         return self.device.alive and bool(self.output.pieces) and self.output.pieces[-1].source is Source.DEVICE
 
-    def _append(self, token: int | None, data: bytes, source: Source, now: float) -> None:
-        self.output.append(token, data, source)
-        self.arrivals.append(now)
-        self.controller.arrived(now, 1)
+    def _append(self, token: int | None, data: bytes, source: Source, now: float, tokens: int = 1) -> None:
+        self.showing.append(token, data, source, now, tokens)
         if self.output.closed:
             self._end("stop", now)
-        elif len(self.output) >= self.request.max_tokens:
+        elif self._room <= 0:
             self._end("length", now)
 
     def _ask_cloud(self, now: float) -> None:
-        left = self.request.max_tokens - len(self.output)
-        grant = left
+        grant = self._room
+        refine = self.request.refine is not None and self.device.alive and not self.output.pieces
+        if refine:
+            self.refinement.asked(now)
         if self.sides.hand_over and not isinstance(self.device.state, Dead):
-            grant = min(left, self._initial_grant())
-        if grant <= 0:
-            return
-        attempt = self.cloud.open(base=len(self.output), grant=grant, now=now)
-        ids = self.output.token_ids
-        complete = ids if len(ids) == len(self.output) else None
-        self._commands.append(AskCloud(attempt.number, grant, complete, self.output.raw_text()))
-
-    def _initial_grant(self) -> int:
-        # The prompt, and for what is received one pass at least.
-        tokens = self.device.padded(len(self.request.prompt)) + self.device.block
-        return initial_grant(self.split, tokens, self.device.forecast, self.cloud.forecast)
-
-    def _raise_grant(self, attempt: Open, grant: int, now: float) -> None:
-        if grant > attempt.grant:
-            self.cloud.extend(attempt, grant, now)
-            self._commands.append(ExtendCloud(attempt.number, grant))
-
-    def _stop_cloud(self, attempt: Open, reason: str) -> None:
-        if not attempt.stopping:
-            attempt.stopping = True
-            self._commands.append(StopCloud(attempt.number, "taken_over" if reason == "taken_over" else "cancelled"))
-
-    def _cloud_gone(self, message: str, now: float, *, retry_in: float | None, kind: str = "cloud_lost") -> None:
-        """The attempt under way is over without an end. Ask again only where nobody else can finish."""
-        stopping = isinstance(self.cloud.state, Open) and self.cloud.state.stopping
-        alone = not self.device.alive and self.sides.device is not Use.STANDBY
-        attempts_left = self.cloud.attempts < self.patience.cloud_attempts
-        if stopping:
-            self.cloud.state = GrantUsed()
-            return
-        self._notify("cloud_refused" if kind == "cloud_refused" else "cloud_lost", message)
-        if alone and attempts_left and retry_in is not None and retry_in <= self.patience.first_token:
-            delay = RETRY_DELAYS[min(self.cloud.attempts - 1, len(RETRY_DELAYS) - 1)]
-            self.cloud.state = Waiting(now + max(retry_in, delay))
-        else:
+            grant = min(grant, self._bridge.first_grant(now))
+        if self.cloud.spent and not refine:
+            message = f"the cloud has given the {self.cloud.limit} tokens that it may"
             self.cloud.state = Gone(message)
+            self._notify("cloud_refused", message)
+        elif grant > 0 or (refine and self.device.prompt.undecided):
+            self._commands.append(self.cloud.open(self.output, grant, now, refine=refine))
 
-    def _notify(self, kind: str, message: str) -> None:
+    def _cloud_gone(self, message: str, now: float, *, retry_in: float | None, kind: NoticeKind = "cloud_lost") -> None:
+        """The attempt under way is over without an end."""
+        self.refinement.over(served=False)
+        alone = not self.device.alive and self.sides.device is not Use.STANDBY
+        if self.cloud.gone(message, now, retry_in=retry_in, alone=alone):
+            self._notify(kind, message)
+
+    def _notify(self, kind: NoticeKind, message: str) -> None:
         self.notices.append(f"{kind}: {message}")
-        self._commands.append(Notify(kind, message))  # type: ignore[arg-type]
+        self._commands.append(Notify(kind, message))
 
-    def _release_sides(self, reason: str) -> None:
-        if isinstance(self.cloud.state, Open):
-            self._stop_cloud(self.cloud.state, reason)
+    def _release_sides(self, reason: Literal["taken_over", "cancelled"]) -> None:
+        self._commands += self.cloud.stop(reason)
         if isinstance(self.device.state, Busy):
             self._commands.append(CancelStep())
 
     def _end(self, reason: FinishReason, now: float) -> None:
         """Nothing more will be appended; what is in hand is still to be shown."""
-        if self._ending is not None:
-            return
-        self._ending = reason
-        self._ended_at = now
-        self._release_sides("taken_over")
-        pieces = len(self.output)
-        before = self.output.pieces[-1].text if pieces else ""
-        self.output.end()
-        if pieces and self.shown == pieces and self.output.pieces[-1].text != before:
-            last = self.output.pieces[-1]
-            self._commands.append(Show(pieces - 1, None, last.text[len(before) :], last.source))
-        self.controller.finished(now)
+        if self._ending is None:
+            self._ending, self._ended_at = reason, now
+            self._release_sides("taken_over")
+            if reason != "failed":
+                self._commands += self.cloud.settle(self.output)
+            self._commands += self.showing.end(now)
 
     def _finish(self, reason: FinishReason) -> None:
         self.finish_reason = reason

@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from device_sdk.generation.spans import Spans
 from device_sdk.settings import Mode
+from model_runtime.thinking import ThinkingReader
 
 
 class TokenSide(Protocol):
@@ -45,12 +47,41 @@ SIDES = {
 
 
 @dataclass(frozen=True, slots=True)
+class RefineWish:
+    """Ask the cloud which part of the prompt matters. `protected`, in tokens of the prompt, always stays."""
+
+    keep_ratio: float
+    protected: Spans = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """How a prompt is to fit a context that is shorter: `room` tokens of it at most, of which the device reads
+    `read_ahead` before the cloud says which."""
+
+    room: int
+    read_ahead: int
+
+
+@dataclass(frozen=True, slots=True)
 class Request:
     """One answer to make. `prompt` is in the device's token ids; empty where the device has no tokenizer."""
 
     prompt: Sequence[int]
     max_tokens: int
     stop: tuple[str, ...] = ()
+    #: None: the device reads the whole prompt.
+    refine: RefineWish | None = None
+    #: Positions of the prompt that the device's KV cache holds already.
+    read: Spans = ()
+    #: Where the prompt is longer than the device's context; None where it fits.
+    fit: Fit | None = None
+    #: Of a reasoning model: tells its thinking from its answer.
+    thinking: ThinkingReader | None = None
+    #: Seconds that the device leaves it to the cloud before it begins to read.
+    device_wait: float = 0.0
+    #: Tokens that the cloud may give in all; None: as many as the answer takes.
+    cloud_limit: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,8 +17,9 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from device_sdk.testing.link_flow import Flow
-from device_sdk.testing.link_profiles import LOOPBACK, Lane, LinkProfile
+from device_sdk.testing.link_profiles import LOOPBACK, Lane
 from device_sdk.testing.link_sockets import Connection
+from model_runtime.profiles.links import LinkProfile
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

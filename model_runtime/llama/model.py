@@ -43,8 +43,10 @@ class Model:
         gpu_layers: int,
         cancellation: Cancellation | None,
         progress: Callable[[float], None] | None,
+        vocabulary_only: bool = False,
     ) -> Model:
-        """Raises LoadError's kinds, and whatever `progress` raises."""
+        """`vocabulary_only`: without weights, for a tokenizer alone. Raises LoadError's kinds, and whatever `progress`
+        raises."""
         library = load_library()
         check_file(library, path)
         api = library.api
@@ -62,6 +64,7 @@ class Model:
         overrides[0].value.val_bool = False
         parameters = api.llama_model_default_params()
         parameters.n_gpu_layers = gpu_layers
+        parameters.vocab_only = vocabulary_only
         parameters.kv_overrides = overrides
         # Parsing the vocabulary comes before the first report, so ask once now.
         watch.on_progress(0.0, None)

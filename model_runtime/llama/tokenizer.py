@@ -12,6 +12,7 @@ from model_runtime.core import Tokenizer
 from model_runtime.errors import BadInputError, BadTokenError, EngineFailedError
 from model_runtime.fingerprints import template_fingerprint, tokenizer_fingerprint
 from model_runtime.templates import ChatTemplate
+from model_runtime.tools.syntax import HERMES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from model_runtime.core import Message
     from model_runtime.llama.model import Model
     from model_runtime.templates import Segment
+    from model_runtime.thinking import ThinkingTags
+    from model_runtime.tools.spec import Tool
+    from model_runtime.tools.syntax import ToolSyntax
 
 _NO_TOKEN = -1
 
@@ -66,6 +70,14 @@ class LlamaTokenizer(Tokenizer):
         return self._fingerprint
 
     @property
+    def thinking(self) -> ThinkingTags | None:
+        return self._template.thinking
+
+    @property
+    def tool_syntax(self) -> ToolSyntax:
+        return self._template.tool_syntax or HERMES
+
+    @property
     def template_fingerprint(self) -> str:
         return self._template_fingerprint
 
@@ -83,8 +95,10 @@ class LlamaTokenizer(Tokenizer):
             raise BadTokenError(f"token id {token} is outside the vocabulary: ids go from 0 to {len(self._pieces) - 1}")
         return self._pieces[token]
 
-    def render_chat(self, messages: Sequence[Message], *, add_generation_prompt: bool = True) -> list[int]:
-        segments = self._template.render(messages, add_generation_prompt=add_generation_prompt)
+    def render_chat(
+        self, messages: Sequence[Message], *, add_generation_prompt: bool = True, tools: Sequence[Tool] = ()
+    ) -> list[int]:
+        segments = self._template.render(messages, add_generation_prompt=add_generation_prompt, tools=tools)
         with self._gate.entered():
             return [token for segment in segments for token in self._encode_segment(segment)]
 

@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 import gc
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from model_runtime.core import Capabilities, Engine, EngineInfo
+from model_runtime.core import Cancellation, Capabilities, Engine, EngineInfo
 from model_runtime.errors import BadInputError, EngineFailedError, KVMismatchError, LoadCancelled, ModelFormatError
 from model_runtime.kv_bytes import pack, unpack
+from model_runtime.onnx.bundle import Bundle, find_bundle
 from model_runtime.onnx.dynamic import DynamicRunner
 from model_runtime.onnx.files import ModelFiles, find_model, fingerprint
 from model_runtime.onnx.fixed import FixedRunner
-from model_runtime.onnx.layout import DecoderLayout, read_layout
+from model_runtime.onnx.layout import DecoderLayout, FixedShape, is_past, read_layout
+from model_runtime.onnx.providers import CPU, hardware
 from model_runtime.onnx.runner import Item, ModelSession, Runner
-from model_runtime.onnx.session import CPU
+from model_runtime.onnx.session import Session, create_session
+from model_runtime.onnx.stage import Stage
 from model_runtime.passes import SequenceTable, logit_rows, tap_rows
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
-
-    from model_runtime.core import Cancellation, Chunk, Result, Tokenizer
+    from model_runtime.core import Chunk, Result, Tokenizer
 
 _ENGINE = "onnxruntime"
 
@@ -57,12 +60,15 @@ class OnnxEngine(Engine):
         context_length: int | None = None,
         max_sequences: int = 8,
         allow_cpu_fallback: bool = False,
+        provider_options: Mapping[str, Mapping[str, str]] | None = None,
         cancellation: Cancellation | None = None,
     ) -> OnnxEngine:
         """Load the model at `path`: a folder with config.json, tokenizer.json and a graph (in it or in its folder
-        `onnx`), or one .onnx file beside them.
+        `onnx`), one .onnx file beside them, or a folder that `pd-models export-npu` wrote. What an NPU's compiler makes
+        of the latter is kept in its folder `compiled`, where that can be written.
 
-        `providers` are used in this order and no others; `threads` None takes ONNX Runtime's own choice;
+        `providers` are used in this order and no others (see `model_runtime.onnx.providers`), each with its
+        `provider_options` on top of what is known to be needed; `threads` None takes ONNX Runtime's own choice;
         `context_length` in tokens can only lower what the model was made for. Raises ModelNotFoundError,
         ModelFormatError, EngineUnavailableError, BadInputError (a number below 1), and LoadCancelled promptly after
         `cancellation`.
@@ -72,22 +78,16 @@ class OnnxEngine(Engine):
                 raise BadInputError(f"{name} must be at least 1, not {value}")
         if cancellation is not None and cancellation.cancelled:
             raise LoadCancelled(f"the load of {path} was cancelled by its caller")
-        files = find_model(path)
+        options = _SessionOptions(providers, provider_options or {}, threads, allow_cpu_fallback, cancellation)
+        bundle = find_bundle(path)
+        files = bundle.stages[0].decoder if bundle is not None else find_model(path)
         if tokenizer is None:
             from model_runtime.tokenizers import load_tokenizer
 
             tokenizer = load_tokenizer(files.folder)
-        model = ModelSession(
-            files, providers, threads=threads, allow_cpu_fallback=allow_cpu_fallback, cancellation=cancellation
-        )
-        layout = read_layout(model.session.inputs, model.session.outputs, files.config, str(files.graph_path))
-        runner: Runner[Any]
-        if layout.fixed is None:
-            runner = DynamicRunner(model, layout)
-            batched = runner.batches
-        else:
-            runner = FixedRunner(model, layout, layout.fixed)
-            batched = False
+        runner = _bundle_runner(bundle, options) if bundle is not None else _graph_runner(files, options)
+        model, layout = runner.model, runner.layout
+        lengths = runner.lengths if isinstance(runner, FixedRunner) else ()
         info = EngineInfo(
             engine=_ENGINE,
             model=files.folder.resolve().name,
@@ -98,21 +98,26 @@ class OnnxEngine(Engine):
             heads=files.config.heads,
             tokenizer_fingerprint=tokenizer.fingerprint,
             template_fingerprint=tokenizer.template_fingerprint,
-            model_fingerprint=fingerprint(files),
+            model_fingerprint=fingerprint(files) if bundle is None else bundle.fingerprint,
             capabilities=Capabilities(
-                attention_tap=len(files.graph.attention) == layout.layers,
+                # A tap's rows have no fixed size, which an NPU's compiler refuses.
+                attention_tap=len(files.graph.attention) == layout.layers
+                and (bundle is None or tuple(providers) == (CPU,)),
                 export_kv=True,
-                batched=batched,
+                batched=isinstance(runner, DynamicRunner) and runner.batches,
                 abort_inside_pass=True,
-                chunk_length=layout.fixed.chunk if layout.fixed is not None else None,
+                chunk_length=max(lengths, default=None),
             ),
-            hardware=", ".join(providers),
+            hardware=", ".join(hardware(name) for name in providers),
             max_sequences=max_sequences,
             details={
                 "graph": files.graph_path.name,
                 "kv": str(layout.kv_dtype),
                 "logits": "as asked for" if model.chooses_rows else "of every position",
                 "threads": "all" if threads is None else str(threads),
+                "nodes": ", ".join(f"{name} {len(nodes)}" for name, nodes in model.session.assignment.items()),
+                **({"lengths": " ".join(map(str, lengths))} if lengths else {}),
+                **({"precision": bundle.precision} if bundle is not None else {}),
             },
         )
         return cls(runner, tokenizer, info)
@@ -178,6 +183,63 @@ class OnnxEngine(Engine):
             del self._runner
             # ONNX Runtime's objects are freed with their last reference; a cycle would keep gigabytes alive.
             gc.collect()
+
+
+@dataclass(frozen=True, slots=True)
+class _SessionOptions:
+    """What every session of an engine is made with."""
+
+    providers: Sequence[str]
+    provider_options: Mapping[str, Mapping[str, str]]
+    threads: int | None
+    allow_cpu_fallback: bool
+    cancellation: Cancellation | None
+
+    def model(self, files: ModelFiles, compiled: Path | None = None) -> ModelSession:
+        return ModelSession(
+            files,
+            self.providers,
+            threads=self.threads,
+            allow_cpu_fallback=self.allow_cpu_fallback,
+            cancellation=self.cancellation,
+            provider_options=self.provider_options,
+            compiled=compiled,
+        )
+
+    def host(self, files: ModelFiles) -> Session:
+        return create_session(
+            files,
+            providers=(CPU,),
+            threads=self.threads,
+            allow_cpu_fallback=False,
+            cancellation=self.cancellation,
+        )
+
+
+def _graph_runner(files: ModelFiles, options: _SessionOptions) -> Runner[Any]:
+    model = options.model(files)
+    layout = read_layout(model.session.inputs, model.session.outputs, files.config, str(files.graph_path))
+    if layout.fixed is None:
+        return DynamicRunner(model, layout)
+    return FixedRunner([Stage(model, layout, layout.fixed)], layout, layout.fixed.slots)
+
+
+def _bundle_runner(bundle: Bundle, options: _SessionOptions) -> FixedRunner:
+    stages, layouts = [], []
+    for files in bundle.stages:
+        host = options.host(files.host)
+        model = options.model(files.decoder, bundle.folder / "compiled")
+        # Seen from outside, a stage takes what its host takes and the cache.
+        inputs = [*host.inputs, *(value for value in model.session.inputs if is_past(value.name))]
+        name = str(files.decoder.graph_path)
+        layout = read_layout(inputs, model.session.outputs, files.decoder.config, name)
+        if layout.fixed != FixedShape(files.tokens, bundle.manifest.slots):
+            raise ModelFormatError(f"{name} is compiled to {layout.fixed}, and npu.json says otherwise: export anew")
+        stages.append(Stage(model, layout, layout.fixed, host))
+        layouts.append(layout)
+    if len({(each.kv_dtype, each.past_names, each.kv_heads, each.head_dim) for each in layouts}) > 1:
+        raise ModelFormatError(f"the graphs of {bundle.folder} disagree about their cache: export the model anew")
+    return FixedRunner(stages, layouts[0], bundle.manifest.slots)
 
 
 def _context_length(files: ModelFiles, layout: DecoderLayout, asked: int | None) -> int:

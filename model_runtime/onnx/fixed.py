@@ -1,7 +1,8 @@
 """Runs fixed-shape graphs, as NPU compilers need them: padded chunk by chunk over static KV buffers.
 
-The graph sees C tokens and S cache slots in every pass. A mask says which of each are real, so that what lies in the
-other slots is never seen: a pass that is cancelled leaves nothing behind but unseen slots.
+A graph sees C tokens and S cache slots in every pass. A mask says which of each are real, so that what lies in the
+other slots is never seen: a pass that is cancelled leaves nothing behind but unseen slots. Where several lengths C are
+compiled, a chunk is run in those that cost the least (`model_runtime.onnx.tiling`).
 """
 
 from __future__ import annotations
@@ -11,10 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from model_runtime.core import FloatArray, Result
-from model_runtime.onnx.edits import tap_output
-from model_runtime.onnx.layout import LOGITS, DecoderLayout, FixedShape
-from model_runtime.onnx.runner import Item, ModelSession, Runner
+from model_runtime.core import Result
+from model_runtime.onnx.runner import Item, Runner
+from model_runtime.onnx.tiling import tiles
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from model_runtime.core import Cancellation
-    from model_runtime.passes import TokenArray
+    from model_runtime.onnx.layout import DecoderLayout
+    from model_runtime.onnx.stage import Stage
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,13 +38,18 @@ class Slots:
 
 
 class FixedRunner(Runner[Slots]):
-    def __init__(self, model: ModelSession, layout: DecoderLayout, shape: FixedShape) -> None:
-        super().__init__(model, layout)
-        self._shape = shape
+    """`stages`: the compiled lengths, all over caches of the same shape."""
+
+    def __init__(self, stages: Sequence[Stage], layout: DecoderLayout, slots: int) -> None:
+        super().__init__(stages[0].model, layout)
+        self._stages = {stage.tokens: stage for stage in stages}
+        #: The compiled lengths, in tokens.
+        self.lengths = tuple(self._stages)
+        self._slots = slots
 
     def empty(self) -> Slots:
         layout = self.layout
-        size = (1, layout.kv_heads, self._shape.slots, layout.head_dim)
+        size = (1, layout.kv_heads, self._slots, layout.head_dim)
         return Slots(0, tuple(np.zeros(size, layout.kv_dtype) for _ in range(2 * layout.layers)))
 
     def fork(self, state: Slots) -> Slots:
@@ -70,53 +76,23 @@ class FixedRunner(Runner[Slots]):
         return [self._run_one(item, cancellation) for item in items]
 
     def _run_one(self, item: Item[Slots], cancellation: Cancellation | None) -> tuple[Slots, Result]:
-        if item.tap is not None:
-            self.model.tap(cancellation)
         total, keys = len(item.tokens), item.state.length + len(item.tokens)
-        logits, attention = [], []
-        for start in range(0, total, self._shape.chunk):
-            step = item.tokens[start : start + self._shape.chunk]
-            new_logits, new_attention = self._step(
-                Slots(item.state.length + start, item.state.buffers),
-                step,
-                _among_last(item.logits, total, start, len(step)),
-                item.tap.layers if item.tap is not None else (),
-                _among_last(item.tap_rows, total, start, len(step)),
-                cancellation,
-            )
-            logits.append(new_logits)
-            # What a row attends to ends with its own step; later keys are zero.
-            attention.append(np.pad(new_attention, [(0, 0)] * 3 + [(0, keys - new_attention.shape[3])]))
-        seen = np.concatenate(attention, axis=2) if item.tap is not None else None
-        return Slots(keys, item.state.buffers), Result(np.concatenate(logits), seen)
-
-    def _step(
-        self,
-        past: Slots,
-        tokens: TokenArray,
-        logit_rows: tuple[int, int],
-        tap_layers: Sequence[int],
-        tap_rows: tuple[int, int],
-        cancellation: Cancellation | None,
-    ) -> tuple[FloatArray, FloatArray]:
-        """Up to C tokens: fills the slots after `past`; returns (rows, vocabulary) and (layers, heads, rows, keys)."""
-        layout, (chunk, slots) = self.layout, (self._shape.chunk, self._shape.slots)
-        count = len(tokens)
-        ids, mask = np.zeros((1, chunk), np.int64), np.zeros((1, slots + chunk), np.bool_)
-        ids[0, :count] = tokens
-        mask[0, : past.length] = mask[0, slots : slots + count] = True
-        positions = np.arange(past.length, past.length + chunk)[None]
-        feeds = self.feeds(ids, mask, positions, chunk, tap_rows)
-        for name, buffer in zip(layout.past_names, past.buffers, strict=True):
-            feeds[name] = self.model.session.to_device(buffer)
-        on_host = [LOGITS, *(tap_output(layer) for layer in tap_layers), *layout.present_names]
-        logits, *others = (value.numpy() for value in self.model.session.run(feeds, (), on_host, cancellation))
-        for buffer, new in zip(past.buffers, others[len(tap_layers) :], strict=True):
-            buffer[:, :, past.length : past.length + count] = new[:, :, :count]
-        real = np.flatnonzero(mask[0])
-        empty = np.zeros((0, 0, 0, len(real)), np.float32)
-        attention = np.concatenate(others[: len(tap_layers)])[..., real] if tap_layers else empty
-        return logits[0, slice(*logit_rows)].astype(np.float32), attention
+        logits, attention, start = [], [], 0
+        for length in tiles(total, self.lengths):
+            step = item.tokens[start : start + length]
+            past = Slots(item.state.length + start, item.state.buffers)
+            rows = _among_last(item.logits, total, start, len(step))
+            if item.tap is None:
+                logits.append(self._stages[length].run(past, step, rows, cancellation))
+            else:
+                wanted = _among_last(item.tap_rows, total, start, len(step))
+                some, seen = self._stages[length].run_tapped(past, step, rows, item.tap.layers, wanted, cancellation)
+                logits.append(some)
+                # What a row attends to ends with its own step; later keys are zero.
+                attention.append(np.pad(seen, [(0, 0)] * 3 + [(0, keys - seen.shape[3])]))
+            start += len(step)
+        seen_by_all = np.concatenate(attention, axis=2) if item.tap is not None else None
+        return Slots(keys, item.state.buffers), Result(np.concatenate(logits), seen_by_all)
 
 
 def _among_last(wanted: int, total: int, start: int, count: int) -> tuple[int, int]:

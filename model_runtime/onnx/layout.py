@@ -3,7 +3,8 @@
 Two layouts are run. *Dynamic*, as Optimum writes it: `past_key_values.{i}.key` and `.value` of
 (batch, kv heads, past, head_dim) grow into `present.{i}.*`. *Fixed*, as NPU compilers need it: every dimension is a
 number, `past_key_values` are buffers of S slots, `attention_mask` (1, S + C) marks which
-slots and which tokens of the chunk are real, and `present.{i}.*` holds the chunk's C new positions only.
+slots and which tokens of the chunk are real, and `present.{i}.*` holds the chunk's C new positions only. Its inputs may
+be those of a host graph before it (`model_runtime.onnx.bundle`).
 """
 
 from __future__ import annotations
@@ -30,12 +31,26 @@ INPUT_IDS, ATTENTION_MASK, POSITION_IDS, NUM_LOGITS = (
 )
 LOGITS = "logits"
 _PAST = re.compile(r"past_key_values\.(\d+)\.(key|value)")
-_DTYPES: dict[str, np.dtype[Any]] = {
+_PRESENT = re.compile(r"present\.(\d+)\.(key|value)")
+#: Element types that are run, by ONNX Runtime's name; unsigned ones are codes of a quantized cache.
+DTYPES: dict[str, np.dtype[Any]] = {
     "tensor(float)": np.dtype(np.float32),
     "tensor(float16)": np.dtype(np.float16),
     "tensor(int64)": np.dtype(np.int64),
     "tensor(int32)": np.dtype(np.int32),
+    "tensor(uint16)": np.dtype(np.uint16),
+    "tensor(uint8)": np.dtype(np.uint8),
 }
+
+
+def is_past(name: str) -> bool:
+    """Whether this input holds earlier positions' keys or values."""
+    return _PAST.fullmatch(name) is not None
+
+
+def is_present(name: str) -> bool:
+    """Whether this output holds keys or values."""
+    return _PRESENT.fullmatch(name) is not None
 
 
 class TensorInfo(Protocol):
@@ -104,8 +119,10 @@ def read_layout(
     if len(kv.shape) != 4:
         raise ModelFormatError(f"{name}: {kv.name} has shape {kv.shape}, not (batch, heads, past, head_dim)")
     kv_dtype = _dtype(kv, name)
-    if kv_dtype.kind != "f":
-        raise ModelFormatError(f"{name}: {kv.name} is {kv.type}, and only float32 and float16 KV is run")
+    if kv_dtype.kind != "f" and not (kv_dtype.kind == "u" and isinstance(kv.shape[2], int)):
+        raise ModelFormatError(
+            f"{name}: {kv.name} is {kv.type}, and only float32 and float16 KV is run (and codes, in fixed shapes)"
+        )
     return DecoderLayout(
         layers=layers,
         kv_heads=_number(kv.shape[1], None, name, "the number of KV heads"),
@@ -152,7 +169,7 @@ def _fixed(
 
 def _dtype(tensor: TensorInfo, name: str) -> np.dtype[Any]:
     try:
-        return _DTYPES[tensor.type]
+        return DTYPES[tensor.type]
     except KeyError:
         raise ModelFormatError(f"{name}: {tensor.name} is {tensor.type}, which this engine does not run") from None
 

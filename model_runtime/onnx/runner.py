@@ -16,7 +16,8 @@ from model_runtime.onnx.session import create_session
 from model_runtime.passes import StateT
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
     import onnxruntime as ort
     from numpy.typing import NDArray
@@ -60,8 +61,12 @@ class ModelSession:
         threads: int | None,
         allow_cpu_fallback: bool,
         cancellation: Cancellation | None,
+        provider_options: Mapping[str, Mapping[str, str]] | None = None,
+        compiled: Path | None = None,
     ) -> None:
         self.files = files
+        self._provider_options = provider_options
+        self._compiled = compiled
         self._providers = tuple(providers)
         self._threads = threads
         self._allow_cpu_fallback = allow_cpu_fallback
@@ -106,12 +111,15 @@ class ModelSession:
             allow_cpu_fallback=self._allow_cpu_fallback,
             cancellation=cancellation,
             graph=edited() if self._head is not None or attention else None,
+            provider_options=self._provider_options,
+            compiled=self._compiled,
         )
 
 
 def _head_to_edit(files: ModelFiles) -> Node | None:
     """Where a row choice goes. Not in graphs that have one, nor in fixed-shape ones, whose every size is a promise."""
     inputs = files.graph.inputs
+    # A decoder whose ids a host graph takes is fixed too.
     fixed = None not in inputs.get(INPUT_IDS, ())
     large = files.graph_path.stat().st_size > _LARGEST_EDIT
     return None if fixed or large or NUM_LOGITS in inputs else files.graph.head

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import http.client
 import signal
 import socket
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,10 +21,13 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
 from cloud_service.app import create_app
+from cloud_service.keys.records import digest
 from cloud_service.metrics import Occupancy
-from cloud_service.server import CloudServer, listen
+from cloud_service.refinement import Refinery
+from cloud_service.server import CloudServer
 from cloud_service.service import Service
 from cloud_service.settings import Settings
+from http_api.serving import listen
 from model_runtime.testing import ScriptedEngine
 from wire_protocol.codec import codec_for
 from wire_protocol.messages import CloudMessage, DeviceMessage, Hello, Welcome, terminal
@@ -50,10 +56,15 @@ class Running:
         return f"ws://{self.host}:{self.port}/v1/pd"
 
     async def emptied(self) -> None:
-        """Wait until nothing is left in the engine: no generation and no open sequence."""
-        runner = self.service.state.desk.runner
-        await until(lambda: runner.occupancy() == Occupancy())
-        sequences = [self.engine.open() for _ in range(self.engine.info.max_sequences)]
+        """Wait until nothing is left in the engine: no generation, and no open sequence but those that are kept."""
+        runner = self.service.state.desk.backend
+
+        def idle() -> Occupancy:
+            return dataclasses.replace(runner.occupancy(), kept_sequences=0, kept_tokens=0)
+
+        await until(lambda: idle() == Occupancy())
+        free = self.engine.info.max_sequences - runner.occupancy().kept_sequences
+        sequences = [self.engine.open() for _ in range(free)]
         for sequence in sequences:
             self.engine.close(sequence)
 
@@ -118,11 +129,18 @@ class Device:
 
 @contextlib.asynccontextmanager
 async def _device(
-    running: Running, *, subprotocol: str = "pd.v1", text: bool = False, hello: bool = True, **options: Any
+    running: Running,
+    *,
+    subprotocol: str = "pd.v1",
+    text: bool = False,
+    hello: bool = True,
+    secure: ssl.SSLContext | None = None,
+    **options: Any,
 ) -> Any:
     # The library reads the answer to its close frame only once it has room for the messages that came before.
     options = {"close_timeout": 0.2, **options}
-    async with connect(running.ws_url, subprotocols=[subprotocol], **options) as socket:  # type: ignore[list-item]
+    url = running.ws_url if secure is None else running.ws_url.replace("ws:", "wss:")
+    async with connect(url, subprotocols=[subprotocol], ssl=secure, **options) as socket:  # type: ignore[list-item]
         device = Device(socket)
         if hello:
             await device.hello(None if text else running.engine)
@@ -154,12 +172,21 @@ def http_request() -> Callable[..., tuple[int, str]]:
     return _http
 
 
+def _key_file(path: Path, keys: dict[str, str]) -> Path:
+    """Holds `keys`, which have no limits of their own."""
+    tables = [f'[keys.{name}]\nsha256 = "{digest(key)}"\ncreated = 2026-01-01\n' for name, key in keys.items()]
+    path.write_text("\n".join(tables))
+    return path
+
+
 @contextlib.contextmanager
-def _serve(engine: ScriptedEngine, settings: Settings, send_buffer: int | None) -> Iterator[Running]:
+def _serve(
+    engine: ScriptedEngine, settings: Settings, send_buffer: int | None, refinery: Refinery | None
+) -> Iterator[Running]:
     ready: Future[Running] = Future()
 
     async def serve() -> None:
-        app = create_app(settings, engine)
+        app = create_app(settings, engine, refinery)
         server = CloudServer(app, app.state.service, settings)
         with listen(settings.host, 0) as listener:
             if send_buffer is not None:  # connections inherit it
@@ -182,14 +209,24 @@ def _serve(engine: ScriptedEngine, settings: Settings, send_buffer: int | None) 
 
 
 @pytest.fixture
-def serve() -> Iterator[Callable[..., Running]]:
-    """`serve(engine, max_grant=…)`: a running service with these settings, shut down at the end of the test."""
+def serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Running]]:
+    """`serve(engine, max_grant=…)`: a running service with these settings, shut down at the end of the test; `keys`
+    are the keys themselves, by name."""
     with contextlib.ExitStack() as stack:
 
-        def start(engine: ScriptedEngine | None = None, *, send_buffer: int | None = None, **options: Any) -> Running:
+        def start(
+            engine: ScriptedEngine | None = None,
+            *,
+            send_buffer: int | None = None,
+            refinery: Refinery | None = None,
+            **options: Any,
+        ) -> Running:
             defaults: dict[str, Any] = {"model": "scripted", "linger_ms": 0.0, "drain_ms": 2000.0}
+            keys: dict[str, str] = options.pop("keys", {})
+            if keys:
+                options["key_file"] = _key_file(tmp_path_factory.mktemp("keys") / "keys.toml", keys)
             settings = Settings(**{**defaults, **options})
             served = engine if engine is not None else ScriptedEngine(answer_length=100_000)
-            return stack.enter_context(_serve(served, settings, send_buffer))
+            return stack.enter_context(_serve(served, settings, send_buffer, refinery))
 
         yield start

@@ -8,6 +8,7 @@ import logging
 import openai
 import pytest
 
+from cloud_service.keys.records import digest
 from cloud_service.logs import JsonFormatter, TextFormatter
 from model_runtime.testing import Faults, ScriptedEngine
 from wire_protocol.messages import ChatMessage, Generate, Hello
@@ -32,22 +33,23 @@ def engine() -> ScriptedEngine:
     return ScriptedEngine(script=ScriptedEngine().tokenizer.encode(f" {ANSWER}" * 3))
 
 
-async def test_no_text_and_no_key_in_the_logs_of_what_goes_well(serve, device, lines):
+async def test_no_text_and_no_key_in_the_logs_and_metrics_of_what_goes_well(serve, device, lines, http):
     running = serve(engine(), keys={"alice": KEY}, model_name="toy")
     async with device(running, text=True, additional_headers={"authorization": f"Bearer {KEY}"}) as one:
         await one.send(Generate("gen-7", 500, messages=(ChatMessage("user", SECRET),), stop=(f"{ANSWER} {ANSWER}",)))
         await one.until_terminal("gen-7")
     async with openai.AsyncOpenAI(base_url=f"{running.url}/v1", api_key=KEY, max_retries=0) as api:
         await api.chat.completions.create(model="toy", messages=[{"role": "user", "content": SECRET}], user=SECRET)
-    text = lines()
-    for word in (SECRET, ANSWER, KEY):
+    text, metrics = lines(), http(running, "/metrics")[1]
+    for word in (SECRET, ANSWER, KEY, digest(KEY)):
         assert word not in text
+        assert word not in metrics
     assert "/gen-7" in text
     assert "alice" in text
     assert "chatcmpl-" in text
 
 
-async def test_no_text_in_the_logs_of_what_goes_wrong(serve, device, lines):
+async def test_no_text_in_the_logs_and_metrics_of_what_goes_wrong(serve, device, lines, http):
     running = serve(engine(), model_name="toy")
     async with device(running, text=True) as one:
         await one.send(Generate("a", 5, messages=(ChatMessage("user", SECRET * 5000),)))
@@ -64,6 +66,7 @@ async def test_no_text_in_the_logs_of_what_goes_wrong(serve, device, lines):
             await api.chat.completions.create(model="toy", messages=[{"role": "user", "content": SECRET}])
     text = lines()
     assert SECRET not in text
+    assert SECRET not in http(running, "/metrics")[1]
     assert "too_long" in text
     assert "an injected fault" in text
 

@@ -19,8 +19,6 @@ from wire_protocol.messages import (
     Finished,
     Generate,
     Progress,
-    Refine,
-    Refinement,
     Sampling,
     Stop,
     Tokens,
@@ -220,20 +218,6 @@ async def test_stop_ends_a_pass_that_only_this_generation_is_in(serve, device):
     assert (finished.reason, finished.usage.output_tokens) == ("stopped", 0)
 
 
-async def test_a_refinement_that_keeps_everything(serve, device):
-    running = serve()
-    async with device(running) as one:
-        await one.send(Generate("g1", 2, prompt=PROMPT, refine=Refine(0.25, protected=((0, 4),))))
-        refinement = (await one.until_terminal("g1"))[1]
-    assert refinement == Refinement("g1", 1, final=True, unit="tokens", keep=((0, len(PROMPT)),))
-    async with device(running, text=True) as one:
-        await one.send(Generate("g1", 0, messages=CHAT, refine=Refine(0.25)))
-        messages = await one.until_terminal("g1")
-    characters = sum(len(part.content) for part in CHAT)
-    assert messages[1] == Refinement("g1", 1, final=True, unit="characters", keep=((0, characters),))
-    assert messages[2].reason == "grant"
-
-
 @pytest.mark.parametrize("text", [False, True])
 async def test_a_stop_string_ends_the_answer(serve, device, text):
     words = ScriptedEngine().tokenizer
@@ -262,6 +246,8 @@ async def test_no_token_waits_for_the_acknowledgement_of_the_one_before(serve, d
 async def test_the_first_token_does_not_wait_for_others_prefill(serve, device):
     running = serve(slow_engine(), pass_tokens=32)
     async with device(running) as one:
+        await one.send(Generate("measured", 1, prompt=PROMPT))
+        await one.until_terminal("measured")
         await one.send(Generate("long", 2, prompt=PROMPT * 200))
         await one.send(Generate("short", 2, prompt=PROMPT))
         order = []

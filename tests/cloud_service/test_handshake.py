@@ -8,7 +8,7 @@ from websockets.exceptions import InvalidStatus
 
 from model_runtime.testing import ScriptedEngine, ScriptedTokenizer
 from wire_protocol.close_codes import CloseCode
-from wire_protocol.messages import Error, Generate, Hello, Welcome
+from wire_protocol.messages import PROTOCOL_VERSION, Error, Generate, Hello, Welcome
 
 KEY = "correct-horse-battery"
 
@@ -45,7 +45,7 @@ async def test_a_newer_client_is_answered_in_the_service_s_version(serve, device
     running = serve()
     async with device(running, hello=False) as one:
         await one.send(Hello(9, "test"))
-        assert (await one.receive()).version == 1
+        assert (await one.receive()).version == PROTOCOL_VERSION
 
 
 async def test_a_model_that_is_not_served_here(serve, device):

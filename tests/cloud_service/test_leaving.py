@@ -77,6 +77,20 @@ async def test_a_slow_reader_is_dropped_with_a_reason_and_nobody_else_notices(se
         assert (await other.until_terminal("h"))[-1].reason == "grant"
 
 
+async def test_a_client_that_does_not_read_costs_nobody_else_a_pass(serve, device, until):
+    engine = slow_engine(context_length=2 * ENDLESS)
+    limits = {"send_queue_messages": 2 * ENDLESS, "send_timeout_ms": 60_000.0}
+    running = serve(engine, max_grant=ENDLESS, send_buffer=4096, **limits)
+    async with device(running) as other, deaf(running, device):
+        await until(lambda: len(engine.passes) > 5)
+        await other.send(Generate("g", 100, prompt=(7,)))
+        assert (await other.until_terminal("g"))[-1].reason == "grant"
+    fed = [{chunk.sequence: chunk.tokens for chunk in chunks} for chunks in list(engine.passes)]
+    [mine] = {sequence for chunks in fed for sequence, tokens in chunks.items() if list(tokens) == [7]} - {0}
+    taking_part = [number for number, chunks in enumerate(fed) if mine in chunks]
+    assert taking_part == list(range(taking_part[0], taking_part[0] + 100))
+
+
 async def test_a_client_that_never_reads_does_not_keep_its_connection(serve, device, until):
     engine = talkative(context_length=2 * ENDLESS)
     # As many messages may wait as there are: what counts is that nothing is read.

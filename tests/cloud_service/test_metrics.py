@@ -9,10 +9,11 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from cloud_service.app import create_app
+from cloud_service.refinement import Refinery
 from cloud_service.settings import Settings
 from model_runtime.errors import EngineFailedError, ModelNotFoundError
 from model_runtime.testing import ScriptedEngine
-from wire_protocol.messages import Generate, Stop, Tokens
+from wire_protocol.messages import Extend, Generate, Progress, Stop, Tokens
 
 EXPECTED = {
     "pd_num_requests_running",
@@ -29,6 +30,14 @@ EXPECTED = {
     "pd_prompt_tokens",
     "pd_generation_tokens",
     "pd_grant_tokens",
+    "pd_late_tokens",
+    "pd_saved_tokens",
+    "pd_prefix_cache_tokens",
+    "pd_prefix_cache_hits",
+    "pd_refinements",
+    "pd_refinement_kept_ratio",
+    "pd_refinement_seconds",
+    "pd_rate_limit_store_errors",
     "pd_request_success",
     "pd_request_errors",
     "pd_admission_rejections",
@@ -116,6 +125,49 @@ async def test_a_grant_that_is_held_open_is_neither_running_nor_waiting(serve, d
         assert seen["pd_num_requests_running"] == 0
 
 
+async def test_an_extension_is_granted_tokens_too(serve, device, http):
+    running = serve(linger_ms=60_000.0)
+    async with device(running) as one:
+        await one.send(Generate("a", 3, prompt=(1, 2)))
+        await one.send(Extend("a", 5))
+        await one.send(Extend("a", 4))  # fewer than now
+        while not isinstance(message := await one.receive(), Tokens) or message.end < 5:
+            pass
+        await one.send(Stop("a", "taken_over"))
+        await one.until_terminal("a")
+    assert scrape(http, running)["pd_grant_tokens_total"] == 5
+
+
+async def test_tokens_saved_are_what_the_device_says_beyond_what_it_got(serve, device, http):
+    running = serve()
+    async with device(running) as one:
+        await one.send(Generate("a", 5, prompt=(1, 2), output=(7, 7)))
+        await one.until_terminal("a")
+        # Its answer has ended: 2 tokens before, 5 from the service, 93 of its own. Saying so again changes nothing.
+        await one.send(Stop("a", "taken_over", 100))
+        await one.send(Stop("a", "taken_over", 100))
+        await one.send(Generate("b", 1, prompt=(1, 2)))
+        await one.until_terminal("b")
+    assert scrape(http, running)["pd_saved_tokens_total"] == 93
+
+
+async def test_late_tokens_are_those_that_find_the_device_with_nothing_left(serve, device, http):
+    # A token every 30 ms, for a device that shows one every 5 ms; then one that holds a minute's worth.
+    running = serve(ScriptedEngine(answer_length=100_000, delay=lambda chunks: 0.03))
+    async with device(running) as one:
+        late = {}
+        for name, pace in (("fast", 5.0), ("slow", 60_000.0), ("unpaced", 0.0)):
+            await one.send(Generate(name, 40, prompt=(1, 2)))
+            while not isinstance(message := await one.receive(), Tokens) or message.end < 2:
+                pass
+            await one.send(Progress(name, 2, 1, pace))
+            await one.until_terminal(name)
+            late[name] = scrape(http, running)["pd_late_tokens_total"]
+    # How many were on their way already when the report came is the machine's business.
+    assert 0 < late["fast"] <= 38
+    assert late["slow"] == late["unpaced"] == late["fast"]
+
+
 def test_apps_in_one_process_do_not_share_metrics(serve, http):
     first, second = serve(), serve()
     first.service.metrics.grant_tokens.inc(5)
@@ -148,7 +200,7 @@ async def test_ready_is_503_until_the_model_is_loaded():
     app = create_app(Settings(model="m"))
     service = app.state.service
     go_on = threading.Event()
-    service.start(lambda cancellation: go_on.wait(10) and ScriptedEngine())
+    service.start(lambda cancellation: go_on.wait(10) and (ScriptedEngine(), Refinery()))
     await asyncio.sleep(0)
     assert await ready_of(app) == (503, b'{"status":"loading"}')
     go_on.set()
@@ -177,7 +229,7 @@ async def test_a_service_that_goes_away_while_it_loads_frees_what_was_loaded():
 
     def load(cancellation):
         assert cancellation.wait(10)
-        return engine
+        return engine, Refinery()
 
     app.state.service.start(load)
     await asyncio.sleep(0)

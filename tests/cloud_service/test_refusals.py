@@ -127,8 +127,8 @@ async def test_over_capacity_is_busy_and_says_when_to_come_again(serve, device):
             rejected = message if message.id == "g3" else None
     assert isinstance(rejected, Rejected)
     assert rejected.reason == "busy"
-    # Two answers of about 400 passes of at least 5 ms stand before it.
-    assert rejected.retry_after_ms > 2 * 380 * 5
+    # The queue has a place once the answer that runs has ended: about 400 passes of at least 5 ms.
+    assert rejected.retry_after_ms > 380 * 5
 
 
 async def test_concurrent_generations_of_one_key_are_limited(serve, device):
@@ -157,7 +157,8 @@ async def test_generations_per_minute_are_limited(serve, device):
     async with device(running) as one:
         ends = [await end_of(one, Generate(f"g{number}", 1, prompt=(1, 2))) for number in range(3)]
     assert [end.reason for end in ends] == ["grant", "grant", "rate_limit"]
-    assert 25_000 < ends[2].retry_after_ms <= 30_000
+    # Half of what the minute before counts must have left the window.
+    assert 30_000 <= ends[2].retry_after_ms <= 90_000
 
 
 async def test_a_deadline_that_cannot_be_met_is_rejected_before_anything_is_generated(serve, device):

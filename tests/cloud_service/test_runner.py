@@ -10,8 +10,10 @@ import pytest
 
 from cloud_service.metrics import Occupancy
 from cloud_service.scheduler.jobs import Emitted, Ended, Event, Failed, Job, Refusal, Ticket
+from cloud_service.scheduler.mailbox import Drain, Mailbox, Reported
 from cloud_service.scheduler.policy import PassBudget
 from cloud_service.scheduler.runner import Runner
+from cloud_service.scheduler.slack import Report
 from model_runtime.errors import EngineFailedError
 from model_runtime.sampling import SamplingParams
 from model_runtime.testing import Faults, ScriptedEngine
@@ -24,7 +26,14 @@ def start():
     """`start(engine, places=…, queue_depth=…)`: a runner whose listeners are called on its own thread."""
     runners: list[Runner] = []
 
-    def make(engine: ScriptedEngine, *, places: int = 2, queue_depth: int = 2, failed=lambda cause: None) -> Runner:
+    def make(
+        engine: ScriptedEngine,
+        *,
+        places: int = 2,
+        queue_depth: int = 2,
+        failed=lambda cause: None,
+        clock=time.monotonic,
+    ) -> Runner:
         runner = Runner(
             engine,
             budget=PassBudget(64),
@@ -33,6 +42,7 @@ def start():
             post=lambda call: call(),
             observe=lambda seconds, prefill, decode: None,
             failed=failed,
+            clock=clock,
         )
         runners.append(runner)
         return runner
@@ -186,3 +196,69 @@ def test_a_listener_that_fails_costs_no_other_listener_its_events(start, caplog)
     runner.submit(job(20), events.put)
     assert ends(events).reason == "grant"
     assert "a listener failed" in caplog.text
+
+
+class Gated:
+    """A clock that only passes move on, each of 10 ms and only when it is let go."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self._allowed, self._done = threading.Semaphore(0), threading.Semaphore(0)
+
+    def engine(self) -> ScriptedEngine:
+        return ScriptedEngine(answer_length=100_000, delay=lambda chunks: 0.010, sleep=self.sleep)
+
+    def sleep(self, seconds: float, cancellation) -> bool:
+        while not self._allowed.acquire(timeout=0.02):
+            if cancellation.cancelled:
+                return True
+        self.now += seconds
+        self._done.release()
+        return False
+
+    def until(self, time: float) -> None:
+        """Let passes go until then."""
+        while self.now < time:
+            self._allowed.release()
+            assert self._done.acquire(timeout=PATIENCE)
+
+
+def test_after_what_a_refusal_says_there_is_room_and_before_there_is_none(start):
+    gate = Gated()
+    runner = start(gate.engine(), places=1, queue_depth=1, clock=lambda: gate.now)
+    heard = [queue.Queue() for _ in range(4)]
+    runner.submit(job(30), heard[0].put)
+    gate.until(0.05)
+    assert isinstance(runner.submit(job(30), heard[1].put), Ticket)
+    refusal = runner.submit(job(1), heard[2].put)
+    assert refusal.reason == "busy"
+    promised = refusal.retry_after_ms / 1000
+    assert promised == pytest.approx(0.25, abs=0.02)
+    gate.until(gate.now + promised - 0.04)
+    assert isinstance(runner.submit(job(1), heard[2].put), Refusal)
+    gate.until(gate.now + 0.07)
+    assert isinstance(runner.submit(job(1), heard[3].put), Ticket)
+
+
+def test_a_deadline_that_no_wait_would_help_is_refused_without_a_time(start):
+    gate = Gated()
+    runner = start(gate.engine(), places=1, queue_depth=4, clock=lambda: gate.now)
+    heard: queue.Queue[Event] = queue.Queue()
+    runner.submit(job(30), heard.put)
+    gate.until(0.05)
+    # Prefill was measured with three tokens in 10 ms.
+    soon = runner.submit(job(1, deadline=gate.now + 0.1), heard.put)
+    assert (soon.reason, soon.retry_after_ms) == ("deadline", pytest.approx(160, abs=20))
+    never = runner.submit(job(1, deadline=gate.now + 0.005), heard.put)
+    assert (never.reason, never.retry_after_ms) == ("deadline", None)
+
+
+def test_of_what_a_device_says_again_and_again_only_the_last_word_waits_and_wakes_nobody():
+    mailbox = Mailbox()
+    for shown in range(100):
+        mailbox.note(Reported(1, Report(0.0, shown, 0.05)))
+    mailbox.note(Reported(2, Report(0.0, 7, 0.05)))
+    mailbox.put(Drain())
+    commands = mailbox.take(0)
+    assert commands == [Drain(), Reported(1, Report(0.0, 99, 0.05)), Reported(2, Report(0.0, 7, 0.05))]
+    assert mailbox.take(0) == []

@@ -7,6 +7,7 @@ Tests leave no sequence open; what breaks or shuts down an engine loads one of i
 from __future__ import annotations
 
 import importlib.util
+import os
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -17,7 +18,9 @@ import pytest
 from demos.training import export_hf
 from model_runtime.core import Engine
 from model_runtime.emulated import EmulatedEngine
+from model_runtime.errors import EngineUnavailableError
 from model_runtime.onnx import OnnxEngine
+from model_runtime.onnx.providers import CPU, OPENVINO, QNN, check
 from model_runtime.profiles import HardwareProfile
 from model_runtime.testing import ScriptedEngine
 
@@ -32,11 +35,28 @@ ENGINES = [
     "onnx/qwen2",
     "onnx-fixed/llama",
     "onnx-fixed/qwen2",
+    "onnx-npu/llama",
+    "onnx-npu/qwen2",
+    "onnx-npu-w8a16/llama",
     "llama.cpp/llama",
     "llama.cpp/qwen2",
     "emulated/llama",
     "scripted",
 ]
+
+
+# Slow or not installed everywhere, so in the suite where it is asked for: see the targets test-qnn and test-openvino.
+ENGINES += [f"{kind}/llama" for kind in os.environ.get("PD_CONTRACT", "").split()]
+
+#: Bits of the weights and the execution provider of each kind that `pd-models export-npu` makes.
+_BUNDLES = {
+    "onnx-npu": (32, CPU),
+    "onnx-npu-w8a16": (8, CPU),
+    "qnn": (8, QNN),
+    "openvino": (8, OPENVINO),
+}
+#: Of logits whose standard deviation is 1.5, with the tiny model's random weights; the root mean square is below 0.1.
+_TOLERANCE_8_BITS = 1.5
 
 
 @dataclass(frozen=True)
@@ -49,6 +69,8 @@ class Case:
     #: Largest difference of a logit that arithmetic explains (llama.cpp keeps KV in float16).
     tolerance: float
     exact: NumpyDecoder | None
+    #: Its weights are rounded to 8 bits: where two tokens are nearly as likely it may say the other one.
+    rounded: bool = False
 
     @contextmanager
     def sequences(self, count: int = 1) -> Iterator[list[int]]:
@@ -120,12 +142,14 @@ class NumpyDecoder:
 
 
 @pytest.fixture(scope="session")
-def cases(tiny_model: Callable[[str], Path]) -> Iterator[Callable[[str], Case]]:
+def cases(
+    tiny_model: Callable[[str], Path], tiny_bundle: Callable[[str, int], Path]
+) -> Iterator[Callable[[str], Case]]:
     made: dict[str, Case] = {}
 
     def get(name: str) -> Case:
         if name not in made:
-            made[name] = _make_case(name, tiny_model)
+            made[name] = _make_case(name, tiny_model, tiny_bundle)
         return made[name]
 
     yield get
@@ -151,13 +175,32 @@ def load_engine() -> Callable[[str, Path], Engine]:
     return lambda kind, folder: _loader(kind, folder)()
 
 
-def _make_case(name: str, tiny_model: Callable[[str], Path]) -> Case:
+def _make_case(name: str, tiny_model: Callable[[str], Path], tiny_bundle: Callable[[str, int], Path]) -> Case:
     kind, _, architecture = name.partition("/")
     if kind == "scripted":
         return Case(name, _scripted(), _scripted, 0, None)
     folder = tiny_model(architecture)
+    exact = NumpyDecoder(*export_hf.load(folder))
+    if kind in _BUNDLES:
+        weights, provider = _BUNDLES[kind]
+        require_provider(provider)
+        bundle = tiny_bundle(architecture, weights)
+
+        def load_bundle() -> Engine:
+            return OnnxEngine.load(bundle, threads=1, providers=(provider,))
+
+        tolerance = 1e-3 if weights == 32 else _TOLERANCE_8_BITS
+        return Case(name, load_bundle(), load_bundle, tolerance, exact, rounded=weights != 32)
     load = _loader(kind, folder)
-    return Case(name, load(), load, 0.1 if kind == "llama.cpp" else 1e-3, NumpyDecoder(*export_hf.load(folder)))
+    return Case(name, load(), load, 0.1 if kind == "llama.cpp" else 1e-3, exact)
+
+
+def require_provider(provider: str) -> None:
+    """Skip, with the reason, where a session cannot have this execution provider."""
+    try:
+        check([provider], allow_cpu_fallback=False)
+    except EngineUnavailableError as error:
+        pytest.skip(str(error))
 
 
 def _scripted() -> Engine:

@@ -19,8 +19,12 @@ from device_sdk import (
     Source,
     SyncHybridClient,
     Token,
+    UnauthorizedError,
 )
 from device_sdk.events import Cancelled
+from model_runtime.core import Cancellation
+from model_runtime.errors import EngineFailedError
+from model_runtime.loading import LoadProgress
 from model_runtime.sampling import SamplingParams
 from model_runtime.testing import ScriptedEngine, ScriptedTokenizer
 from speed_controller.settings import PaceSettings
@@ -38,7 +42,7 @@ def phone(**model: object) -> ScriptedEngine:
 
 async def until_idle(running) -> None:
     async with asyncio.timeout(2):
-        while running.service.state.desk.runner.occupancy().running:  # noqa: ASYNC110 - it lives in another thread
+        while running.service.state.desk.backend.occupancy().running:  # noqa: ASYNC110 - it lives in another thread
             await asyncio.sleep(0.01)
 
 
@@ -151,6 +155,7 @@ async def test_a_wrong_key_is_named_once_and_not_retried(serve) -> None:
         with pytest.raises(GenerationFailedError, match="refused the API key") as caught:
             await client.generate(PROMPT)
     assert len(caught.value.answer.report.notices) == 1
+    assert [type(cause) for cause in caught.value.causes] == [UnauthorizedError]
 
 
 async def test_the_right_key_opens(serve, own_answer) -> None:
@@ -216,6 +221,24 @@ async def test_closing_the_client_ends_its_generations(serve) -> None:
     assert rest[-1].answer.report.finish_reason == "cancelled"
 
 
+async def test_a_cancellation_from_another_thread_ends_the_stream_with_a_report(serve) -> None:
+    running = serve(ScriptedEngine(delay=per_token(0.002), answer_length=10_000))
+    async with HybridClient(device=phone(answer_length=10_000), cloud=running.url) as client:
+        cancellation, events = Cancellation(), []
+        async for event in client.stream(PROMPT, max_tokens=400, cancellation=cancellation):
+            events.append(event)
+            if isinstance(event, Token) and event.index == 2:
+                await asyncio.to_thread(cancellation.cancel)
+        assert isinstance(events[-1], Cancelled)
+        report = events[-1].answer.report
+        assert report.finish_reason == "cancelled"
+        assert 3 <= report.cloud_tokens + report.device_tokens < 400
+        await until_idle(running)
+        # Cancelled before it began: nothing but its end.
+        [only] = [event async for event in client.stream(PROMPT, max_tokens=400, cancellation=cancellation)]
+        assert isinstance(only, Cancelled)
+
+
 async def test_a_prompt_beyond_the_device_goes_to_the_cloud_or_is_refused(serve, own_answer) -> None:
     running = serve(ScriptedEngine())
     async with HybridClient(
@@ -224,7 +247,7 @@ async def test_a_prompt_beyond_the_device_goes_to_the_cloud_or_is_refused(serve,
         answer = await client.generate(PROMPT, max_tokens=20)
         assert answer.token_ids == own_answer(count=20)
         assert answer.report.device_tokens == 0
-        assert "context of 100 tokens" in answer.report.notices[0]
+        assert "than the 80 tokens that the device's context has room for" in answer.report.notices[0]
         with pytest.raises(PromptTooLongError, match="shorten the prompt or lower max_tokens"):
             await client.generate(PROMPT, max_tokens=20, mode=Mode.ONLY_ON_DEVICE)
 
@@ -262,3 +285,30 @@ def test_the_sync_twin_streams_and_generates(serve, own_answer) -> None:
         next(closed_early)
         closed_early.close()
     assert answer.token_ids == tuple(tokens) == own_answer(count=20)
+
+
+async def test_a_loader_makes_an_engine_that_is_the_client_s_own(own_answer) -> None:
+    made: list[ScriptedEngine] = []
+
+    def load(*, cancellation, progress) -> ScriptedEngine:
+        progress(LoadProgress("load", 0.5))
+        made.append(ScriptedEngine())
+        return made[0]
+
+    seen: list[LoadProgress] = []
+    client = HybridClient(device=load, mode=Mode.ONLY_ON_DEVICE, on_load=seen.append)
+    assert client.device_info is None
+    async with client:
+        assert client.device_info is made[0].info
+        assert (await client.generate(PROMPT, max_tokens=20)).token_ids == own_answer(count=20)
+    assert seen == [LoadProgress("load", 0.5)]
+    with pytest.raises(EngineFailedError):
+        made[0].open()
+
+
+async def test_without_a_limit_the_answer_may_fill_the_context() -> None:
+    engine = ScriptedEngine(context_length=300, answer_length=100_000)
+    async with HybridClient(device=engine, mode=Mode.ONLY_ON_DEVICE, split=SplitSettings(pace=OFF)) as client:
+        answer = await client.generate("Where is the crew?", max_tokens=None)
+    assert answer.report.finish_reason == "length"
+    assert answer.report.prompt_tokens + len(answer.token_ids) == 300

@@ -10,9 +10,6 @@ import signal
 import sys
 
 import pytest
-import websockets
-from websockets.asyncio.server import ServerConnection
-from websockets.asyncio.server import serve as serve_websocket
 
 from device_sdk import (
     Failed,
@@ -28,9 +25,9 @@ from device_sdk import (
 from device_sdk.testing import Direction, LinkProxy
 from model_runtime.testing import Faults, ScriptedEngine
 from tests.device_sdk.conftest import PROMPT, per_token
-from wire_protocol.codec import codec_for
+from tests.device_sdk.lying import lying_service
 from wire_protocol.messages import Finished as WireFinished
-from wire_protocol.messages import Generate, Limits, Tokens, Welcome
+from wire_protocol.messages import Tokens
 
 OFF = PaceSettings(mode="off")
 SPLIT = SplitSettings(grant=12, max_grant=12, pace=OFF)
@@ -130,8 +127,9 @@ async def server_process():
     script = """
 import asyncio
 from cloud_service.app import create_app
-from cloud_service.server import CloudServer, listen
+from cloud_service.server import CloudServer
 from cloud_service.settings import Settings
+from http_api.serving import listen
 from model_runtime.testing import ScriptedEngine
 
 async def main():
@@ -155,31 +153,6 @@ asyncio.run(main())
         with contextlib.suppress(ProcessLookupError):
             process.kill()
         await process.wait()
-
-
-@contextlib.asynccontextmanager
-async def lying_service(behave):
-    """A WebSocket server that greets properly and then does what `behave` says."""
-    tokenizer = ScriptedEngine().tokenizer
-
-    async def handle(socket: ServerConnection) -> None:
-        codec = codec_for(socket.subprotocol)
-        await socket.recv()
-        limits = Limits(10_000, 1_000, 8, 2**20)
-        await socket.send(
-            codec.encode(
-                Welcome(1, "liar", "liar", tokenizer.fingerprint, tokenizer.template_fingerprint, limits, "ids")
-            )
-        )
-        with contextlib.suppress(websockets.ConnectionClosed):
-            async for frame in socket:
-                message = codec.decode_device(frame)
-                if isinstance(message, Generate):
-                    await behave(socket, codec, message)
-
-    async with serve_websocket(handle, "127.0.0.1", 0, subprotocols=["pd.v1"]) as server:  # type: ignore[list-item]
-        port = server.sockets[0].getsockname()[1]
-        yield f"ws://127.0.0.1:{port}"
 
 
 async def _garbage(socket, codec, message) -> None:
@@ -221,6 +194,16 @@ async def test_a_service_that_breaks_the_protocol_never_touches_the_answer(own_a
         events = await run(client)
     await check_whole(events, own_answer())
     assert kinds(events) == ["cloud_lost"]
+
+
+async def test_a_service_that_lies_about_its_tokenizer_is_not_listened_to(own_answer) -> None:
+    async with (
+        lying_service(_foreign_ids, "ids", fingerprint="another") as url,
+        HybridClient(device=phone(), cloud=url, split=SPLIT, timeouts=QUICK) as client,
+    ):
+        events = await run(client)
+    await check_whole(events, own_answer())
+    assert "its tokenizer or template is another" in events[-1].answer.report.notices[0]
 
 
 @pytest.mark.parametrize("step", [0, 1, 2, 5, 20])

@@ -19,28 +19,10 @@ from model_runtime.testing import ScriptedTokenizer
 from speed_controller.estimates import CloudForecast, DeviceForecast
 from speed_controller.settings import PaceSettings
 from speed_controller.split import SplitSettings
+from tests.device_sdk.virtual import script, whole
 
 TOKENIZER = ScriptedTokenizer()
 EOS = next(iter(TOKENIZER.eos_ids))
-
-
-def script(length: int, salt: int = 0):
-    """A model: its answer is `length` tokens, each a function of all before it."""
-
-    def next_token(output: Sequence[int]) -> int | None:
-        if len(output) >= length:
-            return None
-        last = output[-1] if output else salt
-        return (37 * len(output) + 7 * last + salt) % 90 + 33
-
-    return next_token
-
-
-def whole(model) -> tuple[int, ...]:
-    output: list[int] = []
-    while (token := model(output)) is not None:
-        output.append(token)
-    return tuple(output)
 
 
 def simulate(
@@ -94,8 +76,8 @@ def test_the_cloud_begins_and_the_device_finishes() -> None:
     assert sources(simulation) == [Source.CLOUD] * 20 + [Source.DEVICE] * 40
     assert simulation.machine.handover_index == 20
     assert simulation.handovers == [20]
-    assert simulation.machine.device.agreement == 1.0
-    assert simulation.cloud_tokens_made == 20
+    assert simulation.machine.device.agreement.share == 1.0
+    assert simulation.cloud.tokens_made == 20
     assert not simulation.notices
 
 
@@ -124,7 +106,7 @@ def test_the_same_model_on_both_sides_gives_its_own_answer_at_every_grant_and_sp
         cloud=SimulatedCloud(script(length), cloud_ttft, cloud_tpot, link),
     )
     check_one_whole_answer(simulation, script(length))
-    assert simulation.machine.device.agreement in (1.0, None)
+    assert simulation.machine.device.agreement.share in (1.0, None)
 
 
 @given(
@@ -196,7 +178,7 @@ def test_a_cancelled_generation_ends_at_once_and_lets_the_cloud_go(at: float, mo
     assert len(simulation.done) == 1
     if simulation.done[0].reason == "cancelled":
         assert simulation.now == at
-        served = simulation._served
+        served = simulation.cloud.served
         assert served is None or served.closed or simulation.machine.cloud.state.stopping
 
 
@@ -255,13 +237,16 @@ def test_a_late_device_is_bridged_by_an_extension() -> None:
     assert len(simulation.grants) > 1
     assert simulation.grants == sorted(simulation.grants)
     assert "extended" in [notice.kind for notice in simulation.notices]
-    gaps = [b - a for a, b in zip(simulation.machine.releases, simulation.machine.releases[1:], strict=False)]
+    gaps = [
+        b - a
+        for a, b in zip(simulation.machine.showing.releases, simulation.machine.showing.releases[1:], strict=False)
+    ]
     assert max(gaps) < 0.2
 
 
 def test_the_first_token_is_shown_when_it_arrives() -> None:
     simulation = simulate()
-    assert simulation.machine.releases[0] == simulation.machine.arrivals[0] == pytest.approx(0.12)
+    assert simulation.machine.showing.releases[0] == simulation.machine.showing.arrivals[0] == pytest.approx(0.12)
 
 
 def test_the_grant_covers_the_device_prefill_and_not_much_more() -> None:
@@ -270,7 +255,10 @@ def test_the_grant_covers_the_device_prefill_and_not_much_more() -> None:
     assert 21 <= simulation.grants[0] <= 30
     assert len(simulation.grants) == 1
     check_one_whole_answer(simulation, script(150))
-    gaps = [b - a for a, b in zip(simulation.machine.releases, simulation.machine.releases[1:], strict=False)]
+    gaps = [
+        b - a
+        for a, b in zip(simulation.machine.showing.releases, simulation.machine.showing.releases[1:], strict=False)
+    ]
     assert max(gaps) <= 1.5 * 0.05
 
 

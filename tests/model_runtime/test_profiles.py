@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from model_runtime.errors import ModelFormatError, ModelNotFoundError
-from model_runtime.profiles import load_profile, profile_names
+from model_runtime.profiles import link_names, load_link, load_profile, profile_names, profile_text
 
 GOOD: dict[str, Any] = {
     "name": "x",
@@ -71,3 +71,37 @@ def test_a_wrong_profile_is_refused_naming_what_is_wrong(tmp_path: Path, change:
 def test_an_unknown_name_lists_the_known_ones() -> None:
     with pytest.raises(ModelNotFoundError, match="phone-snapdragon-8-elite"):
         load_profile("no-such-phone")
+
+
+@pytest.mark.parametrize("name", [name for name in link_names() if name != "loopback"])
+def test_shipped_links_say_where_they_come_from_and_what_is_not_published(name: str) -> None:
+    link = load_link(name)
+    assert link.name == name
+    assert any(year in link.source for year in ("2015", "2022", "2024", "2025"))
+    assert link.measured is None
+    assert any("jitter_ms" in text for text in link.approximate)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"rtt_ms": -1}, r"\$\.rtt_ms"),
+        ({"loss": 1}, r"\$\.loss"),
+        ({"speed": 1}, "unknown field `speed`"),
+        ({"version": 2}, r"\$\.version"),
+        ({"measured": {"date": "yesterday", "machine": "m", "command": "c"}}, r"\$\.measured\.date"),
+    ],
+)
+def test_a_wrong_link_is_refused_naming_what_is_wrong(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+    path = tmp_path / "bad.json"
+    path.write_text(json.dumps({"name": "x", "rtt_ms": 10} | change))
+    with pytest.raises(ModelFormatError, match=message):
+        load_link(path)
+
+
+@pytest.mark.parametrize("name", profile_names())
+def test_a_profile_is_written_as_it_is_read(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "again.json"
+    path.write_text(profile_text(load_profile(name)))
+    assert load_profile(path) == load_profile(name)
+    assert '"version": 1' in path.read_text()

@@ -136,3 +136,19 @@ def test_the_last_few_tokens_take_a_pass_of_their_own() -> None:
     assert device.first_token_in(255, running=250) == pytest.approx(0.5 + 0.04)
     assert device.first_token_in(250, running=250) == pytest.approx(0.5)
     assert DeviceForecast().first_token_in(10) is None
+
+
+def test_a_refinement_is_expected_with_the_first_token_until_one_was_seen() -> None:
+    cloud = CloudForecast(ttft=0.3)
+    assert (cloud.refinement, cloud.refines) == (0.3, True)
+    cloud.observe_refinement(0.2)
+    cloud.observe_first_token(0.5)
+    assert cloud.refinement == 0.2
+
+
+def test_a_cloud_that_was_asked_and_did_not_refine_is_not_waited_for_until_it_does() -> None:
+    cloud = CloudForecast(ttft=0.3)
+    cloud.observe_refinement(None)
+    assert (cloud.refinement, cloud.refines) == (None, False)
+    cloud.observe_refinement(0.2)
+    assert (cloud.refinement, cloud.refines) == (0.2, True)

@@ -39,6 +39,7 @@ def test_a_bad_pace_setting_is_named(field: str, values: dict[str, Any]) -> None
         ("keep_ratio", {"keep_ratio": 1.01}),
         ("chunk", {"chunk": 0}),
         ("max_grant", {"max_grant": -1}),
+        ("refine_from", {"refine_from": -1}),
     ],
 )
 def test_a_bad_split_setting_is_named(field: str, values: dict[str, Any]) -> None:

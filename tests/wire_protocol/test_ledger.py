@@ -62,6 +62,7 @@ def say(told: GenerationLedger, message: DeviceMessage | CloudMessage) -> bool |
         ],
         [GENERATE, Rejected("g", "busy")],
         [GENERATE, ACCEPTED, Rejected("g", "deadline")],
+        [CONTINUE, ACCEPTED, Refinement("g", 1, True, "tokens", ()), Rejected("g", "deadline")],
         [GENERATE, Error("g", "bad_request", "")],
         [GENERATE, ACCEPTED, Tokens("g", 0, ids=(5,)), Error("g", "engine", "")],
         [GENERATE, Draining(5.0), ACCEPTED, Finished("g", "eos"), GENERATE, Rejected("g", "draining")],

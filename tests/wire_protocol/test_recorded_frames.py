@@ -14,6 +14,7 @@ from wire_protocol import CloudMessage, DeviceMessage, JsonCodec, MessagePackCod
 from wire_protocol.messages import (
     Accepted,
     ChatMessage,
+    Constraint,
     Draining,
     Error,
     Extend,
@@ -66,20 +67,40 @@ MESSAGES: dict[str, DeviceMessage | CloudMessage] = {
         refine=Refine(1.0),
         output_text="Au coin 🙂",
     ),
+    "generate in a trace": Generate(
+        "g-4", 8, prompt=(1, 2), traceparent="00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+    ),
+    "generate a JSON answer": Generate(
+        "g-5", 8, prompt=(1, 2), constraint=Constraint("json_schema", '{"type":"object"}')
+    ),
     "generate with defaults spelt out": Generate("g-3", 1, prompt=(1,)),
     "progress": Progress("g-1", 12, 5, 33.25, 410.0),
     "progress without a forecast": Progress("g-1", 0, 0, 0.0),
     "extend": Extend("g-1", 48),
     "stop after a hand-over": Stop("g-1", "taken_over"),
     "stop by the user": Stop("g-1", "cancelled"),
+    "stop with the answer's length": Stop("g-1", "taken_over", 317),
     "welcome": Welcome(
         1, "pd-cloud/0.1.0", "logbook-cloud", "9f2c1e", "77aa02", Limits(8192, 512, 16, 1_048_576), "ids"
     ),
     "welcome as text": Welcome(1, "pd-cloud/0.1.0", "logbook-cloud", "9f2c1e", "", Limits(0, 0, 0, 0), "text"),
+    "welcome that offers constraints": Welcome(
+        2,
+        "pd-cloud/0.2.0",
+        "logbook-cloud",
+        "9f2c1e",
+        "77aa02",
+        Limits(8192, 512, 16, 1_048_576),
+        "ids",
+        ("constraint",),
+    ),
     "accepted": Accepted("g-1", 2048, 512, 3.5),
     "accepted with nothing cached": Accepted("g-1", 2048),
     "refinement": Refinement("g-1", 1, False, "tokens", ((0, 16), (16, 40), (1000, 2048))),
     "refinement of characters": Refinement("g-2", 16, True, "characters", ()),
+    "refinement that keeps all": Refinement(
+        "g-1", 2, True, "tokens", ((0, 2048),), "flat", "the best tenth holds 14% of the importance", "attention", 3.5
+    ),
     "tokens as ids": Tokens("g-1", 0, ids=(17, 300, 70_000)),
     "tokens as text": Tokens("g-2", 3, count=2, data=b"caf\xc3"),
     "tokens without text": Tokens("g-2", 5, count=1),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import socket
@@ -114,9 +115,43 @@ async def test_a_process_that_is_never_ready_is_given_up_and_ended(tmp_path: Pat
         os.kill(int(marker.read_text()), 0)
 
 
+PARENT = """
+import asyncio, sys
+from pathlib import Path
+from demos.side_by_side.cloud_process import CloudProcess, CloudSettings
+async def main():
+    command = (sys.executable, "-m", "demos.side_by_side.leash", "service_of_a_test")
+    async with CloudProcess(CloudSettings("model.gguf", Path(sys.argv[1]) / "cloud.log"), command) as cloud:
+        print(cloud.port, flush=True)
+        await asyncio.sleep(60)
+asyncio.run(main())
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGKILL")
+async def test_killed_with_no_time_for_anything_the_parent_takes_the_service_with_it(tmp_path: Path) -> None:
+    (tmp_path / "service_of_a_test.py").write_text(LISTENS)
+    search = os.pathsep.join([str(tmp_path), *sys.path])
+    parent = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", PARENT, str(tmp_path), stdout=asyncio.subprocess.PIPE,
+        env=os.environ | {"PYTHONPATH": search},
+    )  # fmt: skip
+    try:
+        assert parent.stdout is not None
+        async with asyncio.timeout(30):
+            port = int(await parent.stdout.readline())
+            assert accepts(port)
+    finally:
+        parent.kill()
+        await parent.wait()
+    async with asyncio.timeout(10):
+        while accepts(port):  # noqa: ASYNC110 - another process, which sets no event
+            await asyncio.sleep(0.02)
+
+
 def test_settings_become_flags_of_pd_cloud(tmp_path: Path) -> None:
     arguments = settings(tmp_path, threads=3).arguments(0)
     assert arguments == [
         "serve", "--json", "--model", "model.gguf", "--engine", "auto", "--port", "0", "--threads", "3",
-        "--emulate", "gpu",
+        "--prefix-cache", "off", "--emulate", "gpu",
     ]  # fmt: skip

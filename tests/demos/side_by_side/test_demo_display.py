@@ -12,11 +12,11 @@ from rich.text import Text
 
 from demos.side_by_side.palette import CLOUD, DEVICE, seconds
 from demos.side_by_side.runs import as_json
-from demos.side_by_side.screen import LiveScreen, PlainScreen, make_screen
+from demos.side_by_side.screen import LiveScreen, PlainScreen, make_screen, summary
 from demos.side_by_side.table import savings_lines
 from demos.side_by_side.timeline import draw_timeline
 from device_sdk.events import Token
-from device_sdk.report import Source
+from device_sdk.report import Guard, Source
 from device_sdk.settings import Mode
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 RUN_KEYS = {
     "mode", "question", "kind", "prompt_tokens", "ttft_ms", "tpot_mean_ms", "max_gap_ms", "pace_ms", "cloud_tokens",
     "device_tokens", "handover_index", "cloud_busy_ms", "agreement", "correct", "finish_reason", "token_ids", "text",
+    "prompt_kept", "refinement_ms", "refinement_stages", "guard",
 }  # fmt: skip
 
 
@@ -41,6 +42,17 @@ def test_the_json_object_has_what_scripts_rely_on_and_no_more(make_trio: Any) ->
     assert (split["cloud_tokens"], split["device_tokens"], split["handover_index"]) == (10, 30, 10)
     assert split["correct"] is True
     assert split["token_ids"] == list(range(40))
+    assert (split["prompt_kept"], split["refinement_ms"], split["guard"]) == (1.0, None, None)
+
+
+def test_what_was_kept_of_the_prompt_is_said_and_why_all_of_it_was(make_trio: Any) -> None:
+    refined = make_trio(prompt_kept=0.27, guard=Guard("passed"))
+    assert "the device read 27% of the prompt" in savings_lines([refined])[0]
+    assert refined.split.as_json()["guard"] == {"decision": "passed", "reason": ""}
+    assert "27% of the prompt read" in summary(refined.split)
+    assert "of the prompt read" not in summary(refined.on_device)
+    whole = make_trio(prompt_kept=1.0, guard=Guard("flat", "it is spread evenly"))
+    assert "the device read all of the prompt (flat: it is spread evenly)" in savings_lines([whole])[0]
 
 
 def test_nobody_is_said_to_be_correct_where_the_answer_is_not_known(make_trio: Any) -> None:
@@ -116,6 +128,13 @@ def test_a_picture_is_drawn_whoever_answered(make_trio: Any, tmp_path: Path, tok
     path = tmp_path / "new" / "timeline.png"
     draw_timeline(make_trio(tokens, cloud_tokens), "emulated, made up", path)
     assert path.read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_refinement_is_marked_in_the_picture(make_trio: Any, tmp_path: Path) -> None:
+    plain, refined = tmp_path / "plain.png", tmp_path / "refined.png"
+    draw_timeline(make_trio(), "emulated, made up", plain)
+    draw_timeline(make_trio(prompt_kept=0.3, guard=Guard("passed")), "emulated, made up", refined)
+    assert plain.read_bytes() != refined.read_bytes()
 
 
 @pytest.mark.parametrize(

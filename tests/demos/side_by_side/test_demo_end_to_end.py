@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +98,15 @@ def test_a_package_that_is_not_installed_is_named_with_code_2(
     assert len(found.stderr.splitlines()) == 1
 
 
+@pytest.fixture
+def heeded() -> Iterator[None]:
+    """A shell has what it starts in the background ignore interruptions, and so does all that this starts in turn."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("heeded")
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
 def test_an_interruption_takes_the_cloud_process_with_it(tmp_path: Path, how: signal.Signals) -> None:
     command = [*COMMAND, "--out", str(tmp_path), "--quick"]

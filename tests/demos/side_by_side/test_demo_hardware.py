@@ -80,3 +80,19 @@ def test_the_machine_is_described() -> None:
     assert described["cores"] >= 1
     assert described["processor"]
     assert described["onnxruntime"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "refine"),
+    [
+        ([], None),
+        (["--no-refine"], False),
+        (["--refine", "0.1"], 0.1),
+        (["--same-model"], False),
+        (["--same-model", "--refine", "0.5"], 0.5),
+    ],
+)
+def test_equal_tokens_are_promised_only_where_both_sides_read_the_same(
+    arguments: list[str], refine: bool | float | None
+) -> None:
+    assert parse(arguments).refine == refine

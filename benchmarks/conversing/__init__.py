@@ -1,0 +1,1 @@
+"""What `benchmarks.conversations` measures, a file for each."""

@@ -1,0 +1,1 @@
+"""`pd-cloud calibrate`: which heads of a model retrieve best, and where its guard draws the line."""

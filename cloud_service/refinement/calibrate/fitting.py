@@ -1,0 +1,175 @@
+"""From what the probes showed to heads and a boundary. Pure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from itertools import compress
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cloud_service.refinement.answer_attention import sharpened
+from cloud_service.refinement.attention import Head
+from cloud_service.refinement.calibrate.looking import Look
+from cloud_service.refinement.guard import Boundary, Figures, Guard, figures_of
+from cloud_service.refinement.selection import importance, select
+from model_runtime.core import FloatArray
+
+#: Heads whose regard the guard looks at.
+WATCHED = 4
+
+#: At most so many heads, chosen from the best of so many single ones.
+HEADS, CANDIDATES = 8, 32
+#: What a further head must add to the mean average precision.
+_WORTH = 0.002
+
+_STEPS, _RATE, _SHRINK = 2_000, 0.5, 0.01
+
+
+def best_heads(looks: Sequence[Look]) -> tuple[tuple[Head, ...], float]:
+    """The heads that together rank the evidence highest, the best first, and their mean average precision. Greedy:
+    each further head is the one that helps most."""
+    found = [look for look in looks if look.evidence.any()]
+    if not found:
+        raise ValueError("no probe has evidence that could be found")
+    by_probe = [(_unit_values(look, look.weights), look.evidence) for look in found]
+    shape = looks[0].weights.shape
+
+    def precision(chosen: list[int]) -> float:
+        return float(np.mean([_average_precision(values[chosen].mean(0), truth) for values, truth in by_probe]))
+
+    return _greedy(precision, shape[0], shape[1], 0.0)
+
+
+def best_answer_heads(looks: Sequence[Look], heads: Sequence[Head]) -> tuple[Head, ...]:
+    """The heads whose view of the answer's first tokens sharpens what `heads` found the most; none where none does."""
+    found = [look for look in looks if look.evidence.any()]
+    earlier = [scores_of(look, heads) for look in found]
+    by_probe = [look.answer.reshape(-1, look.answer.shape[-1]) for look in found]
+    shape = looks[0].answer.shape
+
+    def precision(chosen: list[int]) -> float:
+        return float(
+            np.mean(
+                [
+                    _precision_of(look, sharpened(before, seen[chosen].mean(0)))
+                    for look, before, seen in zip(found, earlier, by_probe, strict=True)
+                ]
+            )
+        )
+
+    before = precision_of(found, heads)
+    return _greedy(precision, shape[0], shape[1], before)[0]
+
+
+def precision_of(looks: Sequence[Look], heads: Sequence[Head], answer_heads: Sequence[Head] = ()) -> float:
+    """The mean average precision on the probes with evidence, with the second stage where it has heads."""
+    found = [look for look in looks if look.evidence.any()]
+    return float(np.mean([_precision_of(look, scores_of(look, heads, answer_heads)) for look in found]))
+
+
+def _greedy(
+    precision: Callable[[list[int]], float], layers: int, heads: int, before: float
+) -> tuple[tuple[Head, ...], float]:
+    """Heads added one by one, each the one that helps most, while the precision rises from `before`."""
+    alone = [precision([head]) for head in range(layers * heads)]
+    candidates = [int(head) for head in np.argsort(alone)[::-1][:CANDIDATES]]
+    chosen: list[int] = []
+    reached = before
+    while len(chosen) < HEADS and (rest := [head for head in candidates if head not in chosen]):
+        further = max(rest, key=lambda head: precision([*chosen, head]))
+        if (gained := precision([*chosen, further])) < reached + _WORTH:
+            break
+        chosen.append(further)
+        reached = gained
+    return tuple((head // heads, head % heads) for head in chosen), reached
+
+
+def scores_of(look: Look, heads: Sequence[Head], answer_heads: Sequence[Head] = ()) -> FloatArray:
+    """What the attention scorer gives with these heads, and the second stage after it where it has some."""
+    scores = _mean_of(look.weights, heads)
+    return sharpened(scores, _mean_of(look.answer, answer_heads)) if answer_heads else scores
+
+
+def recall(looks: Sequence[Look], heads: Sequence[Head], keep_ratio: float, answer_heads: Sequence[Head] = ()) -> float:
+    """The share of the probes with evidence all of which is selected."""
+    hits = []
+    for look in looks:
+        if look.evidence.any():
+            kept = select(look.prompt, scores_of(look, heads, answer_heads), keep_ratio)
+            inside = [any(first <= start and end <= last for first, last in kept) for start, end in look.units]
+            hits.append(all(compress(inside, look.evidence)))
+    return float(np.mean(hits))
+
+
+def fit_guard(
+    flat: Sequence[Look], telling: Sequence[Look], heads: Sequence[Head], keep_ratio: float
+) -> Boundary | None:
+    """A boundary between the two, and the heads it looks at; None where there is nothing of either."""
+    if not flat or not telling:
+        return None
+    watched = _watched(flat, telling)
+    found = [[f for look in some if (f := figures(look, heads, watched, keep_ratio))] for some in (flat, telling)]
+    if not all(found):
+        return None
+    weights, bias = fit_line(*(np.array([f.vector() for f in some]) for some in found))
+    return Boundary(tuple(weights.tolist()), bias, watched)
+
+
+def figures(look: Look, heads: Sequence[Head], watched: Sequence[Head], keep_ratio: float) -> Figures | None:
+    scores = scores_of(look, heads)
+    regards = tuple(float(look.regards[layer, head]) for layer, head in watched)
+    return figures_of(look.prompt, scores, select(look.prompt, scores, keep_ratio), regards)
+
+
+def kept_whole(looks: Sequence[Look], heads: Sequence[Head], boundary: Boundary | None, keep_ratio: float) -> float:
+    """Of these probes, the share whose prompt the guard keeps whole; NaN for no probes."""
+    watched = () if boundary is None else boundary.heads
+    verdicts = [Guard(boundary).says(figures(look, heads, watched, keep_ratio)).word == "flat" for look in looks]
+    return float(np.mean(verdicts)) if verdicts else math.nan
+
+
+def fit_line(above: NDArray[np.float64], below: NDArray[np.float64]) -> tuple[NDArray[np.float64], float]:
+    """Weights and bias of a logistic regression between two sets of points (points, figures), with a little shrinkage;
+    both sides weigh the same however many there are."""
+    points = np.concatenate([above, below])
+    wanted = np.repeat([1.0, 0.0], [len(above), len(below)])
+    worth = np.repeat([0.5 / len(above), 0.5 / len(below)], [len(above), len(below)])
+    middle, width = points.mean(0), np.maximum(points.std(0), 1e-6)
+    normal = (points - middle) / width
+    weights, bias = np.zeros(normal.shape[1]), 0.0
+    for _ in range(_STEPS):
+        error = (1 / (1 + np.exp(-(normal @ weights + bias))) - wanted) * worth
+        weights -= _RATE * (normal.T @ error + _SHRINK * weights)
+        bias -= _RATE * float(error.sum())
+    return weights / width, bias - float(weights / width @ middle)
+
+
+def _watched(flat: Sequence[Look], telling: Sequence[Look]) -> tuple[Head, ...]:
+    """The heads whose regard alone tells the two apart best (by the area under the ROC curve), the best first."""
+    above, below = (np.stack([look.regards for look in looks]) for looks in (flat, telling))
+    area = (above[:, None] > below[None]).mean((0, 1)) + (above[:, None] == below[None]).mean((0, 1)) / 2
+    order = np.argsort(-np.abs(area - 0.5), axis=None, kind="stable")[:WATCHED]
+    return tuple((int(at) // area.shape[1], int(at) % area.shape[1]) for at in order)
+
+
+def _mean_of(weights: FloatArray, heads: Sequence[Head]) -> FloatArray:
+    mean: FloatArray = np.mean([weights[layer, head] for layer, head in heads], axis=0, dtype=np.float32)
+    return mean
+
+
+def _unit_values(look: Look, weights: FloatArray) -> NDArray[np.float32]:
+    """(layers × heads, units), as `selection.importance` sees each head alone."""
+    flat = weights.reshape(-1, weights.shape[-1])
+    return np.stack([importance(flat, unit) for unit in look.units], axis=1)
+
+
+def _precision_of(look: Look, scores: FloatArray) -> float:
+    return _average_precision(np.array([importance(scores, unit) for unit in look.units]), look.evidence)
+
+
+def _average_precision(values: NDArray[np.float32], truth: NDArray[np.bool_]) -> float:
+    hits = truth[np.argsort(-values, kind="stable")]
+    places = np.flatnonzero(hits) + 1
+    return float(np.mean(np.arange(1, len(places) + 1) / places))

@@ -1,0 +1,150 @@
+"""From what was seen of a prompt to the spans that are kept: score, select, judge; in a thread of its own."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Protocol, TypeVar, runtime_checkable
+
+from cloud_service.refinement.attention import Head
+from cloud_service.refinement.contract import NO_NEEDS, Evidence, Needs, Prompt, Scorer, Span
+from cloud_service.refinement.guard import Guard, Verdict
+from cloud_service.refinement.selection import select
+from model_runtime.core import FloatArray
+from model_runtime.prompt_map import PromptMap
+from wire_protocol.messages import Guard as Word
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What a client asked to have refined. `prompt.protected` are its protected spans, in tokens."""
+
+    prompt: Prompt
+    keep_ratio: float
+    #: Where the client counts in characters of its messages; None where it counts in the prompt's tokens.
+    map: PromptMap | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Refined:
+    """What came of one stage."""
+
+    #: In the client's unit; None for the whole prompt.
+    keep: tuple[Span, ...] | None
+    guard: Word
+    detail: str
+    scorer: str
+    cost_s: float
+    #: The share of the prompt's tokens that is kept.
+    kept_share: float
+    #: For the next stage; None where the scorer failed.
+    scores: FloatArray | None
+
+
+@runtime_checkable
+class Watching(Protocol):
+    """A scorer that can say what heads regard, for a guard that asks for it."""
+
+    def regards(self, prompt: Prompt, evidence: Evidence, heads: Sequence[Head]) -> tuple[float, ...]:
+        """Of the prompt that was scored last."""
+        ...
+
+
+class Refinery:
+    """The scorers of one service, each a stage, and the thread that they work in. Without scorers, every prompt is
+    kept whole. Thread-safe."""
+
+    def __init__(
+        self,
+        stages: Sequence[Scorer] = (),
+        guard: Guard | None = None,
+        *,
+        why_not: str = "the service does not score prompts",
+        release: Callable[[], None] | None = None,
+    ) -> None:
+        """`stages`: a first scorer, and one that looks at the answer where there is a second. `guard`: None lets every
+        selection stand. `why_not`: for clients, where there is no scorer. `release` is called in the end, for a scorer
+        that owns an engine."""
+        if len(stages) > 2 or (len(stages) == 2 and not stages[1].needs.answer_rows):
+            raise ValueError("at most two stages, of which the second looks at the answer")
+        if guard is not None and guard.heads and not (stages and isinstance(stages[0], Watching)):
+            raise ValueError("this guard asks what heads regard, which the first scorer cannot say")
+        if stages and stages[0].needs.answer_rows:
+            raise ValueError("the first stage cannot wait for the answer")
+        self.stages = tuple(stages)
+        self._guard = guard
+        self._why_not = why_not
+        self._release = release
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="refine")
+
+    @property
+    def needs(self) -> Needs:
+        """Of all stages together. Layers are the same for all: one tap serves them."""
+        if not self.stages:
+            return NO_NEEDS
+        first = self.stages[0].needs
+        if len(self.stages) == 1:
+            return first
+        second = self.stages[1].needs
+        return dataclasses.replace(first, layers=first.layers or second.layers, answer_rows=second.answer_rows)
+
+    def run(self, work: Callable[..., T], *arguments: object) -> Future[T]:
+        """Do something in the thread, after all that was asked for before."""
+        try:
+            return self._thread.submit(work, *arguments)
+        except RuntimeError:  # closed: whoever asks now is on the way out, too
+            never: Future[T] = Future()
+            never.cancel()
+            return never
+
+    def refine(self, wish: Wish, stage: int, evidence: Evidence) -> Refined:
+        """What stage `stage` (0 is the first) makes of the evidence. Never raises: a scorer that does, or returns
+        what it must not, costs nobody more than a prompt that is kept whole."""
+        started = time.perf_counter()
+        scorer = self.stages[stage]
+        try:
+            scores = scorer.score(wish.prompt, evidence)
+            kept = select(wish.prompt, scores, wish.keep_ratio)
+            verdict = self._judge(wish.prompt, scores, kept, evidence, stage)
+            keep: tuple[Span, ...] | None = kept if wish.map is None else wish.map.characters_of(kept)
+        except Exception:
+            logger.exception("scoring failed", extra={"scorer": scorer.name})
+            scores, kept, keep = None, (), None
+            verdict = Verdict("failed", f"{scorer.name} failed; see the service's log")
+        share = sum(end - start for start, end in kept) / len(wish.prompt.tokens)
+        if verdict.word != "passed":
+            keep, share = None, 1.0
+        cost = time.perf_counter() - started
+        return Refined(keep, verdict.word, verdict.detail, scorer.name, cost, share, scores)
+
+    def _judge(
+        self, prompt: Prompt, scores: FloatArray, kept: Sequence[Span], evidence: Evidence, stage: int
+    ) -> Verdict:
+        if sum(end - start for start, end in kept) >= len(prompt.tokens):
+            return Verdict("short", "what is protected and the keep ratio leave nothing out")
+        # A later stage sharpens what the guard has passed.
+        if self._guard is None or stage > 0:
+            return Verdict("passed")
+        scorer, regards = self.stages[0], tuple[float, ...]()
+        if self._guard.heads and isinstance(scorer, Watching):
+            regards = scorer.regards(prompt, evidence, self._guard.heads)
+        return self._guard.judge(prompt, scores, kept, regards)
+
+    def whole(self, why: str = "") -> Refined:
+        """The answer where nothing can be scored."""
+        name = self.stages[0].name if self.stages else ""
+        return Refined(None, "unavailable", why or self._why_not, name, 0.0, 1.0, None)
+
+    def close(self) -> None:
+        """Let go of the thread, after what runs in it now, and of what the scorers own."""
+        if self._release is not None:
+            self.run(self._release)
+        self._thread.shutdown(wait=False)

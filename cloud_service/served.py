@@ -1,0 +1,178 @@
+"""One admitted generation, from its ticket to its terminal event: measured, traced and logged."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from dataclasses import dataclass
+
+from cloud_service.auth import Caller
+from cloud_service.backend import Backend
+from cloud_service.limits import CallerLimits
+from cloud_service.metrics import Metrics
+from cloud_service.scheduler.jobs import Emitted, Ended, Event, Failed, Job, Late, Listener, Refused, Ticket
+from cloud_service.scheduler.slack import Report, Targets, next_token_needed
+from cloud_service.telemetry.tracing import Moments, Trace
+
+logger = logging.getLogger(__name__)
+
+#: A late token is one that comes after the device has run dry, whatever the scheduler aims at.
+_NO_TARGETS = Targets(patience=math.inf)
+
+
+@dataclass(slots=True)
+class _Delivery:
+    """What its listener got, and when, on the monotonic clock in seconds."""
+
+    given: int = 0
+    first_at: float = 0.0
+    last_at: float = 0.0
+    #: What the device said last of its buffer; None where it says nothing, or shows each token at once.
+    report: Report | None = None
+
+    def late(self, now: float) -> bool:
+        """Whether tokens that are given now find the device with nothing left to show."""
+        if self.report is None:
+            return False
+        return now > next_token_needed(self.given, self.first_at, self.last_at, self.report, _NO_TARGETS)
+
+    def give(self, now: float, tokens: int) -> None:
+        if self.given == 0:
+            self.first_at = now
+        elif self.report is not None and self.late(now):
+            # It has waited since it ran dry, and goes on from here.
+            self.report = Report(now, self.given, self.report.pace, self.report.ready_at)
+        self.given += tokens
+        self.last_at = now
+
+
+class Served:
+    """Its listener gets events until the terminal one, or until `abandon`. Belongs to one event loop."""
+
+    def __init__(
+        self,
+        backend: Backend,
+        limits: CallerLimits,
+        metrics: Metrics,
+        trace: Trace,
+        caller: Caller,
+        job: Job,
+        listener: Listener,
+    ) -> None:
+        self.queue_ms = 0.0
+        self.cached_tokens = 0
+        self._backend = backend
+        self._limits = limits
+        self._metrics = metrics
+        self._trace = trace
+        self._caller = caller
+        self._job = job
+        self._listener = listener
+        self._key = -1
+        self._grant = job.grant
+        self._arrived = time.monotonic()
+        self._delivery = _Delivery()
+        self._open = True
+
+    def begin(self, ticket: Ticket) -> None:
+        self._key = ticket.key
+        self.queue_ms = ticket.queue_ms
+        self.cached_tokens = ticket.cached_tokens
+        self._metrics.grant_tokens.inc(self._grant)
+
+    async def extend(self, grant: int) -> None:
+        """Raise the grant; where the caller's tokens of this minute do not reach, nothing changes."""
+        more = grant - self._grant
+        if more <= 0:
+            return
+        self._grant = grant
+        reached = await self._limits.spend(self._caller, more)
+        if reached is not None:
+            self._grant -= more
+            logger.info("extension refused", extra=self._facts("rate_limit"))
+            return
+        self._metrics.grant_tokens.inc(more)
+        self._backend.extend(self._key, grant)
+
+    def progress(self, *, shown: int, pace: float, ready_in: float | None) -> None:
+        """Where the device stands; see `Backend.progress`."""
+        now = time.monotonic()
+        ready_at = None if ready_in is None else now + ready_in
+        self._delivery.report = Report(now, shown, pace, ready_at) if pace > 0 else None
+        self._backend.progress(self._key, shown=shown, pace=pace, ready_in=ready_in)
+
+    def stop(self) -> None:
+        """End it; the listener gets `Ended("stopped")` unless it ends otherwise first."""
+        self._backend.stop(self._key)
+
+    def abandon(self) -> None:
+        """Nobody listens any more. Harmless once it has ended."""
+        if self._open:
+            self._backend.abandon(self._key)
+            self._metrics.finished.labels("abort").inc()
+            self._close("abandoned")
+
+    def hear(self, event: Event) -> None:
+        """The backend's listener."""
+        if not self._open:
+            return
+        metrics = self._metrics
+        match event:
+            case Emitted():
+                self._measure(event.count)
+            case Ended(reason, usage):
+                metrics.finished.labels(reason).inc()
+                metrics.queue.observe(usage.queue_ms / 1000)
+                metrics.prefill.observe(usage.prefill_ms / 1000)
+                metrics.decode.observe(usage.decode_ms / 1000)
+                metrics.prompt_tokens.inc(usage.prompt_tokens)
+                metrics.cached_tokens.inc(usage.cached_tokens)
+                self._close(
+                    reason,
+                    output_tokens=usage.output_tokens,
+                    cached_tokens=usage.cached_tokens,
+                    queue_ms=usage.queue_ms,
+                    prefill_ms=usage.prefill_ms,
+                    decode_ms=usage.decode_ms,
+                )
+            case Late():
+                metrics.rejections.labels("deadline").inc()
+                self._close("deadline")
+            case Refused(refusal):
+                metrics.rejections.labels(refusal.reason).inc()
+                self._close(refusal.reason)
+            case Failed(code):
+                metrics.errors.labels(code).inc()
+                self._close("error", code=code)
+        self._listener(event)
+
+    def _measure(self, tokens: int) -> None:
+        now = time.monotonic()
+        delivery, metrics = self._delivery, self._metrics
+        metrics.generation_tokens.inc(tokens)
+        if delivery.given == 0:
+            metrics.ttft.observe(now - self._arrived)
+        else:
+            metrics.inter_token.observe((now - delivery.last_at) / tokens)
+            if delivery.late(now):
+                metrics.late_tokens.inc(tokens)
+        delivery.give(now, tokens)
+
+    def _close(self, reason: str, **facts: float | str) -> None:
+        self._open = False
+        self._limits.release(self._caller)
+        first = self._delivery.first_at
+        ttft = first - self._arrived if first else None
+        facts = {**self._facts(reason), **facts}
+        queued = float(facts.get("queue_ms", 0.0)) / 1000
+        self._trace.end(Moments(queued, ttft, time.monotonic() - self._arrived), facts)
+        logger.info("generation ended", extra={**facts, "ttft_ms": (ttft or 0.0) * 1000, "trace": self._trace.trace_id})
+
+    def _facts(self, reason: str) -> dict[str, float | str]:
+        return {
+            "generation": self._job.name,
+            "caller": self._caller.name,
+            "reason": reason,
+            "prompt_tokens": len(self._job.prompt),
+        }

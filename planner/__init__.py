@@ -1,0 +1,1 @@
+"""Profiles and workloads in, a split configuration and its forecast out."""

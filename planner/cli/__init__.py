@@ -1,0 +1,5 @@
+"""`pd-plan`: profiles, workloads, plans."""
+
+from planner.cli.main import main
+
+__all__ = ["main"]

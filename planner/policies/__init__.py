@@ -1,0 +1,1 @@
+"""Ways to make an answer, ours and others'. Each begins an answer in a simulated world and records its outcome."""
