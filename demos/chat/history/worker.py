@@ -1,4 +1,4 @@
-"""The history's own thread: SQLite waits for the disk, and nothing else should."""
+"""The thread that writes to the disk: SQLite waits for it, and nothing else should."""
 
 from __future__ import annotations
 
@@ -26,9 +26,17 @@ class History:
     async def do(self, work: Callable[[Store], T]) -> T:
         """The result of `work` on the store, which is opened when first needed and tried again where that failed.
 
-        Raises HistoryError. Cancelling the await does not undo the work.
+        Raises HistoryError. Cancelled, work that has not begun is not done; `written` first, where it must be.
         """
-        return await asyncio.get_running_loop().run_in_executor(self._thread, self._do, work)
+        return await self.beside(lambda: self._do(work))
+
+    async def beside(self, work: Callable[[], T]) -> T:
+        """The result of `work`, which writes something else in the same order. Raises what it raises."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+
+    async def written(self) -> None:
+        """Returns when everything that was asked for so far is done."""
+        await self.beside(lambda: None)
 
     def _do(self, work: Callable[[Store], T]) -> T:
         if self._store is None:
@@ -36,6 +44,6 @@ class History:
         return work(self._store)
 
     def close(self) -> None:
-        """What was asked for is still done. Blocks until then."""
+        """What was asked for is still done, unless its await was cancelled. Blocks until then."""
         self._thread.submit(lambda: self._store.close() if self._store else None)
         self._thread.shutdown(wait=True)

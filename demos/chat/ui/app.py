@@ -69,6 +69,7 @@ class Program:
         self.window.close()
         self.app.current.stop()
         self.background.wait(self.holder.close(), _GRACE)
+        self.background.wait(self.history.written(), _GRACE)
         self.background.close()
         thread.stop(within=1.0)
         self.history.close()

@@ -194,7 +194,8 @@ class AppModel:
     def _save_settings(self) -> None:
         settings = self.settings
         self.services.background.run(
-            lambda: asyncio.to_thread(preferences.save, self._settings_path, settings), failed=self._could_not
+            lambda: self.services.history.beside(lambda: preferences.save(self._settings_path, settings)),
+            failed=self._could_not,
         )
 
     def _show(self, conversation: ConversationModel) -> None:

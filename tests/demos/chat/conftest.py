@@ -58,7 +58,7 @@ class Rig:
     async def written(self) -> None:
         """Everything that was asked of the history has been done."""
         await asyncio.sleep(0)
-        await self.history.do(lambda _: None)
+        await self.history.written()
 
 
 @pytest.fixture

@@ -352,9 +352,10 @@ def test_a_draft_comes_back_with_its_document_and_the_window_in_its_size(
     screen.app.paste("word " * 2_000)
     screen.window.resize(760, 600)
     screen.program.stop()
-    saved = tmp_path / "settings.json"
-    screen.until(lambda: preferences.load(saved, Settings())[0].window)
-    again = on_screen(window=preferences.load(saved, Settings())[0].window, resized=False)
+    saved, complaint = preferences.load(tmp_path / "settings.json", Settings())
+    assert complaint is None
+    assert saved.window == (760, 600)
+    again = on_screen(window=saved.window, resized=False)
     again.until(lambda: again.window.composer.field.toPlainText() == "and what about")
     again.until(lambda: button(again.window.composer, "Remove Pasted text 1"))
     assert (again.window.width(), again.window.height()) == (760, 600)
