@@ -182,7 +182,7 @@ class DeviceTrack:
         if len(step.tokens) == 1:
             self.forecast.observe_decode(done.seconds)
         else:
-            self.forecast.observe_prefill(len(step.tokens), done.seconds)
+            self.forecast.observe_prefill(self.padded(len(step.tokens)), done.seconds)
         return step
 
     def compare(self, own: int, received: int) -> None:

@@ -68,7 +68,7 @@ class _Answer:
         self._heard_so_far: list[tuple[float, Input]] = []
         self._said: list[AskCloud | ExtendCloud | StopCloud] = []
         self._settled = self._open = self._recorded = self._live = False
-        plays = world.plays(index)
+        self._sampled = plays = world.plays(index)
         self._sim: Simulation = (Simulation if plays else _Outlined)(
             self._machine(GenerationMachine if plays else Outline),
             world.device(index, request.output_tokens),
@@ -209,7 +209,8 @@ class _Answer:
         outcome.failed = float(not arrivals or machine.finish_reason == "failed")
         if arrivals:
             outcome.ttft = arrivals[0] - request.arrival  # the first token is shown at once
-        if machine.showing.releases:
+        # An outline that had to be played was so because it was in trouble: its gaps would count for too many.
+        if machine.showing.releases and self._sampled:
             outcome.shown(np.asarray(machine.showing.releases), self.world.setup.pace)
         outcome.live = float(self._live)
         for began, ended, step in self._sim.passes:

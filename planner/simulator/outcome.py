@@ -25,7 +25,7 @@ class Outcome:
     output_tokens: float
     ttft: float = NAN
     #: From the first token shown to the last, the largest gap, and time in gaps beyond the slowest even pace. Known of
-    #: the answers that were played token by token.
+    #: the answers that were chosen to be played token by token: a sample that how they go has no part in.
     shown_seconds: float = NAN
     max_gap: float = NAN
     stalled: float = NAN

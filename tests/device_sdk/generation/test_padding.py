@@ -55,3 +55,12 @@ def test_every_token_is_consumed_once_and_filling_never_takes_a_pass_more(
         device.finish_step(StepDone(step.number, (), None, 0.1), 0.1)
     assert consumed == [*range(prompt), *context]
     assert passes == -(-(prompt + received) // block)
+
+
+def test_a_short_pass_tells_of_the_whole_block_that_it_took() -> None:
+    """Else a prompt of two tokens would have a device of blocks look as slow as two tokens per block."""
+    device = track(prompt=2, block=16)
+    step = device.next_step([], 0.0)
+    assert step is not None
+    device.finish_step(StepDone(step.number, (), 7, 0.1), 0.1)
+    assert device.ready_in(0, [100], 0, 0.1) == pytest.approx(0.1)  # one block more

@@ -98,6 +98,7 @@ def test_a_device_much_slower_than_believed_is_played_with_its_pacing() -> None:
     whole = rows(play(dataclasses.replace(chosen, played=1.0), requests, Split()))
     assert 0 < sum(each["live"] for each in outlined) < 30
     assert [each["cloud_tokens"] for each in outlined] == [each["cloud_tokens"] for each in whole]
+    assert all(math.isnan(each["max_gap"]) for each in outlined)  # those in trouble are no sample
 
 
 @given(requests=REQUESTS, policy=st.sampled_from(POLICIES), queue=st.sampled_from([0, 50]))
