@@ -16,6 +16,7 @@ from planner.errors import PlannerError
 from planner.policies.planned import PlannedSettings
 from planner.simulator.world import Setup
 from speed_controller.plan_file import read_split_config
+from speed_controller.split import DEFAULT_KEEP_RATIO
 
 _DESCRIPTION = """\
 Replay one workload against one cloud under several policies: on the device, in the cloud, DiSCo (device- and server-
@@ -67,8 +68,9 @@ def add_simulated(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--plan", type=Path, metavar="FILE", help="a split configuration, as pd-plan solve writes it")
     group.add_argument(
-        "--keep-ratio", type=float, default=0.5, metavar="SHARE", help="of refinement, where no plan says (%(default)s)"
-    )
+        "--keep-ratio", type=float, default=DEFAULT_KEEP_RATIO, metavar="SHARE",
+        help="of refinement, where no plan says (%(default)s)",
+    )  # fmt: skip
 
 
 def read_setup(given: argparse.Namespace) -> tuple[Setup, SplitConfig | None]:

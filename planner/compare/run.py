@@ -24,6 +24,7 @@ from planner.policies.kv_shipping import KvShipping, kv_bytes
 from planner.policies.planned import Planned
 from planner.policies.split import Split
 from planner.simulator.world import Policy, Setup, simulate
+from speed_controller.split import DEFAULT_KEEP_RATIO
 
 if TYPE_CHECKING:
     from planner.core import Slo, SplitConfig
@@ -66,7 +67,7 @@ class Plan:
     setup: Setup
     slo: Slo
     policies: Sequence[str] = POLICIES
-    keep_ratio: float = 0.5
+    keep_ratio: float = DEFAULT_KEEP_RATIO
     disco_budget: float = 0.5
     config: SplitConfig | None = None
     goodput_requests: int = 1_000
@@ -128,7 +129,7 @@ def compare(workload: Workload, plan: Plan, progress: Callable[[str], None] = la
     comparison = Comparison(plan, workload, len(requests), rate, skipped)
     part = requests[: max(2, plan.goodput_requests)]
     few = dataclasses.replace(held, stream=Held(part))
-    policies = _policies(plan, few)
+    policies = _policies(plan, held)
     with _pool(plan.jobs) as pool:
         # The longest first, so that none is left to the end alone.
         order = sorted(policies, key=lambda policy: policy.name.startswith("split"), reverse=True)

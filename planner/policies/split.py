@@ -81,13 +81,13 @@ class _Answer:
 
     def _machine(self, kind: type[GenerationMachine]) -> GenerationMachine:
         setup, prompt, times = self.world.setup, self.request.prompt_tokens, self.world.device_times
-        wish = None
-        if self._keep_ratio is not None:
+        split, wish = setup.split(prompt), None
+        if self._keep_ratio is not None and prompt >= split.refine_from:
             wish = plan.RefineWish(self._keep_ratio, ((max(0, prompt - QUESTION), prompt),))
         return kind(
             plan.Request((TOKEN,) * prompt, UNBOUNDED, refine=wish),
             plan.SIDES[Mode.SPLIT],
-            setup.split(prompt),
+            split,
             Tokens(),
             DeviceForecast(prefill_rate=times.rate(prompt), tpot=times.tpot(prompt)),
             believed_cloud(setup, prompt, refines=wish is not None),
