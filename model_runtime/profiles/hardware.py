@@ -100,8 +100,10 @@ class HardwareProfile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
             return 0.0
         padded = -(-new // self.prefill_block) * self.prefill_block
         whole = self.prompt_ms(context + padded) - self.prompt_ms(context)
-        # A few tokens are cheaper one by one than as a block that is mostly padding.
-        return min(whole, new * interpolate(self.decode_ms, context))
+        if padded == new:
+            return whole
+        # A few tokens are cheaper one by one, each in a pass of its own, than as a block that is mostly padding.
+        return min(whole, new * interpolate(self.decode_ms, context) + (new - 1) * self.pass_overhead_ms)
 
 
 def load_profile(name_or_path: str | Path) -> HardwareProfile:

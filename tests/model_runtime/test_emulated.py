@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -145,6 +146,15 @@ def test_a_fixed_shape_computes_its_padding() -> None:
     # A few tokens are decoded one by one instead.
     assert hardware.pass_ms([(0, 4)]) == pytest.approx(40)
     assert emulated(Clock(), hardware).info.capabilities.chunk_length == 100
+
+
+@pytest.mark.parametrize(("block", "tokens", "ms"), [(1, 500, 643.857), (100, 4, 4)])
+def test_where_a_pass_costs_more_than_its_tokens_a_prompt_is_not_read_for_nothing(
+    block: int, tokens: int, ms: float
+) -> None:
+    """As measured of small models: decoding at a short context is all overhead of the pass."""
+    hardware = msgspec.structs.replace(profile(overhead=1.0, block=block), decode_ms=((1, 0.0001), (1001, 2.0)))
+    assert hardware.pass_ms([(0, tokens)]) == pytest.approx(ms, rel=1e-3)  # at 778 tokens/s; in four passes
 
 
 def test_a_batch_reads_the_weights_once() -> None:
