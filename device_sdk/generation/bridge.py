@@ -17,7 +17,7 @@ from device_sdk.generation.showing import Showing
 from speed_controller.split import SplitSettings
 
 #: Tokens more at a time, so that a forecast that creeps does not ask at each token.
-LEAST_EXTENSION = 8
+LEAST_EXTENSION = 3
 
 #: Seconds to wait for a refinement while nothing is known of the device's speed.
 UNKNOWN_PATIENCE = 1.0
