@@ -9,6 +9,7 @@ import ctypes
 import functools
 import itertools
 import logging
+import re
 import threading
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -153,6 +154,10 @@ def _operations(op_name: Any) -> dict[str, int]:
     raise AssertionError("unreachable: the loop has no end but its return")
 
 
+#: How llama.cpp words that a pass was cancelled, which is no error.
+_CANCELLED = re.compile(r"(failed with error 1|compute status: 1|failed to decode, ret = 2)$")
+
+
 class _Log(threading.local):
     """The line being put together in this thread, and where its warnings and errors are collected, if anywhere."""
 
@@ -174,8 +179,9 @@ def _on_log(level: int, text: bytes, _user_data: int | None) -> None:
     line, _log.line = _log.line.strip(), ""
     if not line.strip("."):  # Dots show how far a load is.
         return
-    LOG.log(_log.level, "%s", line)
-    if _log.problems is not None and _log.level >= logging.WARNING:
+    level = logging.DEBUG if _CANCELLED.search(line) else _log.level
+    LOG.log(level, "%s", line)
+    if _log.problems is not None and level >= logging.WARNING:
         _log.problems.append(line)
 
 

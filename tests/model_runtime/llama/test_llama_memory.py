@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -151,7 +152,9 @@ def test_forks_share_what_they_have_in_common(load: Callable[..., LlamaEngine]) 
     np.testing.assert_allclose(last_logits(engine, forks[5], [3]), expected, **CLOSE)
 
 
-def test_a_pass_aborted_in_its_second_batch_is_undone(load: Callable[..., LlamaEngine]) -> None:
+def test_a_pass_aborted_in_its_second_batch_is_undone(
+    load: Callable[..., LlamaEngine], caplog: pytest.LogCaptureFixture
+) -> None:
     engine = load("llama", context_length=2048, max_sequences=2)
     sequence, other = engine.open(), engine.open()
     engine.forward([Chunk(sequence, TEXT[:50], Logits.NONE)])
@@ -172,6 +175,7 @@ def test_a_pass_aborted_in_its_second_batch_is_undone(load: Callable[..., LlamaE
     with pytest.raises(Cancelled):
         engine.forward([Chunk(other, (TEXT * 3)[:1500]), Chunk(sequence, (TEXT * 3)[:1500])], cancellation)
     assert cancellation.calls == 2
+    assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []  # a wish is no error
     assert (engine.length(sequence), engine.length(other)) == (50, 0)
     expected = last_logits(engine, other, TEXT[:51])
     np.testing.assert_allclose(last_logits(engine, sequence, TEXT[50:51]), expected, **CLOSE)
