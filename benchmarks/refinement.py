@@ -9,7 +9,8 @@ cost     cloud prefill with the attention tap ÷ without, side by side, on the b
 recipes  on request: evidence recall by rows, heads and pooling, on logbooks of the training split.
 effect   device ready, grant, cloud busy by prompt length, on emulated hardware in virtual time.
 
-Run: `python -m benchmarks.refinement [--quick] [--json FILE] [--plot FILE] [--llmlingua] [--only PART …]`.
+Run: `python -m benchmarks.refinement [--quick] [--json FILE] [--plot FILE] [--quality-table FILE] [--llmlingua]
+[--only PART …]`.
 Definitions: docs/metrics.md, "Refinement"; how we measure: benchmarks/METHODOLOGY.md.
 """
 
@@ -132,6 +133,7 @@ def parsed(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="a few cases of 1,000 tokens: to see that it works")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every figure there")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw it, as PNG or SVG")
+    parser.add_argument("--quality-table", type=Path, metavar="FILE", help="what pd-plan solve --quality reads")
     parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS[:3], metavar="PART", help=", ".join(PARTS))
     parser.add_argument("--llmlingua", action="store_true", help="compare LLMLingua too: makes its environment, 1.2 GB")
     parser.add_argument("--cases", type=int, default=30, help="of each kind and length (default 30)")
@@ -164,6 +166,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         result |= {"seed": options.seed, "aims": [asdict(aim) for aim in aims], **asdict(found)}
         options.json.parent.mkdir(parents=True, exist_ok=True)
         options.json.write_text(json.dumps(result) + "\n", encoding="utf-8")
+    if options.quality_table and found.kept:
+        source = f"python -m benchmarks.refinement --cases {options.cases} --seed {options.seed}, on logbooks"
+        table = tables.quality_table(tables.cells(found.kept), source)
+        options.quality_table.write_text(json.dumps(table, indent=2) + "\n", encoding="utf-8")
     if options.plot and found.kept and found.effects:
         draw(tables.cells(found.kept), found.effects, options.plot)
     return 0 if all(aim.reached for aim in aims) else 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from benchmarks.refining.quality import ORACLE, OURS, RATIOS
 
@@ -94,6 +94,20 @@ def _cell(cell: Cell) -> str:
 
 def _share(value: float | None) -> str:
     return "-" if value is None else f"{value:.0%}"
+
+
+def quality_table(found: Cells, source: str) -> dict[str, Any]:
+    """What `pd-plan solve --quality` reads: by keep ratio, of the kinds of question in logbooks, the relative exact
+    match of the one that suffers most; never above 1."""
+    points = []
+    for ratio in RATIOS:
+        kinds = [
+            cell for (where, _, at, method), cell in found.items() if (where, at, method) == ("logbook", ratio, OURS)
+        ]
+        known = [cell.relative for cell in kinds if cell.relative is not None]
+        if known:
+            points.append((ratio, round(min(1.0, *known), 3)))
+    return {"source": source, "points": points}
 
 
 def answer_aims(found: Cells) -> Iterator[Aim]:
