@@ -88,8 +88,8 @@ $(OPENVINO)/.all: pyproject.toml
 	$(PYTHON) -m venv $(OPENVINO)
 	$(OPENVINO)/bin/python -m pip install --quiet --upgrade 'pip>=25.1'
 	$(OPENVINO)/bin/python -m pip install --quiet --editable '.[demos,export]' --group openvino
-	$(OPENVINO)/bin/python -m pip uninstall --quiet --yes onnxruntime
-	$(OPENVINO)/bin/python -m pip install --quiet --force-reinstall --no-deps 'onnxruntime-openvino>=1.24,<2'
+	$(OPENVINO)/bin/python -m pip uninstall --quiet --yes onnxruntime onnxruntime-openvino
+	$(OPENVINO)/bin/python -m pip install --quiet 'onnxruntime-openvino>=1.24,<2'
 	touch $@
 
 # llama-cpp-python compiles llama.cpp: some minutes, once.

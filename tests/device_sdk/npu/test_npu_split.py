@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from demos.side_by_side.cloud_process import CloudProcess, CloudSettings
 from device_sdk import HandOver, HybridClient, PaceSettings, SplitSettings, Timeouts
 from device_sdk.report import Source
+from model_runtime.emulated import EmulatedEngine
 from model_runtime.errors import EngineUnavailableError
 from model_runtime.loading import load_engine
 from model_runtime.onnx.files import find_model
 from model_runtime.onnx.providers import QNN
 from model_runtime.onnx.session import create_session
+from model_runtime.profiles import HardwareProfile
 from tests.device_sdk.npu.conftest import ANSWER_TOKENS, MODELS, said
 
 GRANT = 4
+#: A provider that is faster would have read the prompt before the cloud says anything.
+SLOW = HardwareProfile(
+    name="slow", title="A slow device", source="made up", prefill_tokens_per_s=((1, 400.0),), decode_ms=((1, 30.0),)
+)
 # An emulator on a busy machine takes its time.
 PATIENT = Timeouts(load=1200, device_pass=600, first_token=300, idle=300)
 
@@ -34,7 +40,10 @@ async def test_the_cloud_begins_and_the_npu_finishes_with_the_right_answer(
     cloud: str, provider: str, bundle: Path, questions: list
 ) -> None:
     split = SplitSettings(grant=GRANT, max_grant=GRANT, keep_ratio=None, pace=PaceSettings(mode="off"))
-    device = partial(load_engine, bundle, providers=(provider,), threads=1)
+
+    def device(**options: Any) -> EmulatedEngine:
+        return EmulatedEngine(load_engine(bundle, providers=(provider,), threads=1, **options), SLOW)
+
     handed_over = []
     async with HybridClient(device=device, cloud=cloud, split=split, timeouts=PATIENT) as client:
         case = questions[0]
@@ -43,9 +52,10 @@ async def test_the_cloud_begins_and_the_npu_finishes_with_the_right_answer(
                 handed_over.append(event.index)
             answer = getattr(event, "answer", None)
     assert answer is not None
-    print(f"\n{provider}: {answer.text!r}, {answer.report.spans}, agreement {answer.report.agreement}")  # noqa: T201
+    report = answer.report
+    print(f"\n{provider}: {answer.text!r}, {report.spans}, agreement {report.agreement}, {report.notices}")  # noqa: T201
     assert handed_over == [GRANT]
-    assert [span.source for span in answer.report.spans] == [Source.CLOUD, Source.DEVICE]
+    assert [span.source for span in report.spans] == [Source.CLOUD, Source.DEVICE]
     assert answer.text == case.answer
 
 
