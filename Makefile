@@ -22,7 +22,7 @@ test: $(VENV)/.all ## the whole test suite
 test-vllm: $(VENV)/.all $(VLLM)/.all ## the gateway before a real vLLM on this CPU: some minutes, 3 GB
 	PD_VLLM_PYTHON=$(VLLM)/bin/python $(BIN)/python -m pytest tests/cloud_service/upstream/test_vllm.py -v
 
-test-qnn: $(VENV)/.qnn ## the device model on Qualcomm's HTP, emulated on this CPU: a quarter of an hour, 250 MB
+test-qnn: $(VENV)/.qnn ## the device model on Qualcomm's HTP, emulated on this CPU: a minute, 250 MB
 	PD_CONTRACT=qnn $(BIN)/python -m pytest tests/contract/test_contract_numbers.py tests/contract/test_contract_sequences.py \
 	  tests/device_sdk/npu -k qnn -s -v --timeout 1800
 
