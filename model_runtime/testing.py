@@ -14,24 +14,20 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from model_runtime import kv_bytes
-from model_runtime.core import Capabilities, Engine, EngineInfo, FloatArray, Result, Tokenizer
+from model_runtime.core import Capabilities, Engine, EngineInfo, FloatArray, Result
 from model_runtime.emulated import sleep
-from model_runtime.errors import BadTokenError, Cancelled
-from model_runtime.fingerprints import template_fingerprint, tokenizer_fingerprint
+from model_runtime.errors import Cancelled
 from model_runtime.passes import SequenceTable, logit_rows, raise_if_cancelled, tap_rows
-from model_runtime.templates import ChatTemplate
-from model_runtime.tools.syntax import HERMES
+from model_runtime.vocabulary import VocabularyTokenizer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
-    from model_runtime.core import AttentionTap, Cancellation, Chunk, Message
+    from model_runtime.core import AttentionTap, Cancellation, Chunk
     from model_runtime.emulated import Sleep
-    from model_runtime.thinking import ThinkingTags
-    from model_runtime.tools.spec import Tool
-    from model_runtime.tools.syntax import ToolSyntax
+    from model_runtime.templates import Segment
 
 #: The words of the toy language. Some hold characters of several bytes.
 WORDS = (
@@ -40,7 +36,7 @@ WORDS = (
 )  # fmt: skip
 
 
-class ScriptedTokenizer(Tokenizer):
+class ScriptedTokenizer(VocabularyTokenizer):
     """Longest match over a list of words, single bytes for the rest; ChatML. Any text encodes.
 
     Ids: 0–255 are the bytes, then the words, then `<|im_start|>` and `<|im_end|>` (which ends an answer). Two with
@@ -49,39 +45,18 @@ class ScriptedTokenizer(Tokenizer):
 
     def __init__(self, words: Sequence[str] = WORDS, *, template: str | None = None) -> None:
         pieces = [bytes([value]) for value in range(256)] + [word.encode() for word in words]
-        self._pieces = (*pieces, b"", b"")
         self._ids = {piece: token for token, piece in enumerate(pieces)}
         self._longest = max(map(len, pieces))
         self.im_start, self.im_end = len(pieces), len(pieces) + 1
         self._specials = {"<|im_start|>": self.im_start, "<|im_end|>": self.im_end}
-        self._template = ChatTemplate(template, bos="", eos="<|im_end|>", specials=self._specials)
-        entries = [(piece, False) for piece in pieces] + [(name.encode(), True) for name in self._specials]
-        self._fingerprint = tokenizer_fingerprint(entries)
-        self._template_fingerprint = template_fingerprint(template)
-
-    @property
-    def vocabulary_size(self) -> int:
-        return len(self._pieces)
-
-    @property
-    def eos_ids(self) -> frozenset[int]:
-        return frozenset([self.im_end])
-
-    @property
-    def fingerprint(self) -> str:
-        return self._fingerprint
-
-    @property
-    def thinking(self) -> ThinkingTags | None:
-        return self._template.thinking
-
-    @property
-    def tool_syntax(self) -> ToolSyntax:
-        return self._template.tool_syntax or HERMES
-
-    @property
-    def template_fingerprint(self) -> str:
-        return self._template_fingerprint
+        super().__init__(
+            (*pieces, b"", b""),
+            specials={token: text for text, token in self._specials.items()},
+            eos=[self.im_end],
+            template=template,
+            bos_text="",
+            eos_text="<|im_end|>",
+        )
 
     def encode(self, text: str, *, special: bool = False) -> list[int]:
         ids: list[int] = []
@@ -90,16 +65,8 @@ class ScriptedTokenizer(Tokenizer):
             ids += [*self._encode_plain(before.encode()), self._specials[found[1]]]
         return ids + self._encode_plain(text.encode())
 
-    def token_bytes(self, token: int) -> bytes:
-        if not 0 <= token < len(self._pieces):
-            raise BadTokenError(f"token id {token} is outside the vocabulary of {len(self._pieces)}")
-        return self._pieces[token]
-
-    def render_chat(
-        self, messages: Sequence[Message], *, add_generation_prompt: bool = True, tools: Sequence[Tool] = ()
-    ) -> list[int]:
-        segments = self._template.render(messages, add_generation_prompt=add_generation_prompt, tools=tools)
-        return [token for segment in segments for token in self.encode(segment.text, special=segment.trusted)]
+    def _encode_segment(self, segment: Segment) -> list[int]:
+        return self.encode(segment.text, special=segment.trusted)
 
     def _first_special(self, text: str) -> tuple[int, str] | None:
         return min(((text.find(name), name) for name in self._specials if name in text), default=None)

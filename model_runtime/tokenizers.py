@@ -10,20 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 import tokenizers
 
-from model_runtime.core import Tokenizer
-from model_runtime.errors import BadInputError, BadTokenError, ModelFormatError, ModelNotFoundError, TemplateError
-from model_runtime.fingerprints import looks_special, template_fingerprint, tokenizer_fingerprint
-from model_runtime.templates import ChatTemplate
-from model_runtime.tools.syntax import HERMES
+from model_runtime.errors import BadInputError, ModelFormatError, ModelNotFoundError, TemplateError
+from model_runtime.fingerprints import looks_special
+from model_runtime.vocabulary import VocabularyTokenizer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Sequence
+    from collections.abc import Callable, Collection
     from pathlib import Path
 
-    from model_runtime.core import Message
-    from model_runtime.thinking import ThinkingTags
-    from model_runtime.tools.spec import Tool
-    from model_runtime.tools.syntax import ToolSyntax
+    from model_runtime.templates import Segment
 
 #: Special tokens that end a turn in models whose files do not say so.
 END_OF_TURN = (
@@ -42,7 +37,7 @@ END_OF_TURN = (
 _BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 
 
-class HFTokenizer(Tokenizer):
+class HFTokenizer(VocabularyTokenizer):
     """A `tokenizers` model. Safe to use from any thread.
 
     `encode` adds nothing in front, not even the space that SentencePiece models put before a text: the bytes of the
@@ -74,66 +69,30 @@ class HFTokenizer(Tokenizer):
         self._lock = threading.Lock()
         self._added: dict[int, str] = {entry["id"]: entry["content"] for entry in definition["added_tokens"]}
         self._special = {entry["id"] for entry in definition["added_tokens"] if entry["special"]}
-        self._bytes = _token_bytes(self._as_trained, definition, self._special, vocabulary_size)
-        ids = {text: token for token, text in self._added.items() if token in self._special}
-        self._eos = frozenset(
-            token
-            for token in (*(ids.get(e) if isinstance(e, str) else e for e in eos), *map(ids.get, END_OF_TURN))
-            if token is not None
-        )
+        specials = {token: text for token, text in self._added.items() if token in self._special}
+        ids = {text: token for token, text in specials.items()}
+        ends = (*(ids.get(e) if isinstance(e, str) else e for e in eos), *map(ids.get, END_OF_TURN))
         #: Text of the beginning-of-sequence token; empty where there is none.
         self.bos_text = bos_text
-        self._template = ChatTemplate(template, bos=bos_text, eos=eos_text, specials=ids)
-        self._template_fingerprint = template_fingerprint(template)
-        self._fingerprint = tokenizer_fingerprint(
-            (self._added[token].encode(), True) if token in self._special else (data, False)
-            for token, data in enumerate(self._bytes)
+        super().__init__(
+            _token_bytes(self._as_trained, definition, self._special, vocabulary_size),
+            specials=specials,
+            eos=[token for token in ends if token is not None],
+            template=template,
+            bos_text=bos_text,
+            eos_text=eos_text,
         )
-
-    @property
-    def vocabulary_size(self) -> int:
-        return len(self._bytes)
-
-    @property
-    def eos_ids(self) -> frozenset[int]:
-        return self._eos
-
-    @property
-    def fingerprint(self) -> str:
-        return self._fingerprint
-
-    @property
-    def thinking(self) -> ThinkingTags | None:
-        return self._template.thinking
-
-    @property
-    def tool_syntax(self) -> ToolSyntax:
-        return self._template.tool_syntax or HERMES
-
-    @property
-    def template_fingerprint(self) -> str:
-        return self._template_fingerprint
 
     def encode(self, text: str, *, special: bool = False) -> list[int]:
         """As the contract says. Raises BadInputError for half a surrogate pair, which is no text."""
         return self._encode(self._exact, text, special)
 
-    def token_bytes(self, token: int) -> bytes:
-        if not 0 <= token < len(self._bytes):
-            raise BadTokenError(f"token id {token} is outside the vocabulary: ids go from 0 to {len(self._bytes) - 1}")
-        return self._bytes[token]
-
     def special_text(self, token: int) -> str:
         """The text that `encode(…, special=True)` reads as `token`, if that is a special one; else empty."""
         return self._added[token] if token in self._special else ""
 
-    def render_chat(
-        self, messages: Sequence[Message], *, add_generation_prompt: bool = True, tools: Sequence[Tool] = ()
-    ) -> list[int]:
-        segments = self._template.render(messages, add_generation_prompt=add_generation_prompt, tools=tools)
-        return [
-            token for segment in segments for token in self._encode(self._as_trained, segment.text, segment.trusted)
-        ]
+    def _encode_segment(self, segment: Segment) -> list[int]:
+        return self._encode(self._as_trained, segment.text, segment.trusted)
 
     def _encode(self, tokenizer: tokenizers.Tokenizer, text: str, special: bool) -> list[int]:
         with self._lock:

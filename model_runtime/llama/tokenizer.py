@@ -8,11 +8,8 @@ import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from model_runtime.core import Tokenizer
-from model_runtime.errors import BadInputError, BadTokenError, EngineFailedError
-from model_runtime.fingerprints import template_fingerprint, tokenizer_fingerprint
-from model_runtime.templates import ChatTemplate
-from model_runtime.tools.syntax import HERMES
+from model_runtime.errors import BadInputError, EngineFailedError
+from model_runtime.vocabulary import VocabularyTokenizer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -20,14 +17,12 @@ if TYPE_CHECKING:
     from model_runtime.core import Message
     from model_runtime.llama.model import Model
     from model_runtime.templates import Segment
-    from model_runtime.thinking import ThinkingTags
     from model_runtime.tools.spec import Tool
-    from model_runtime.tools.syntax import ToolSyntax
 
 _NO_TOKEN = -1
 
 
-class LlamaTokenizer(Tokenizer):
+class LlamaTokenizer(VocabularyTokenizer):
     """llama.cpp's tokenizer of one model. Safe to use from any thread; what needs the model's memory (`encode`,
     `render_chat`) raises EngineFailedError once the engine is shut down."""
 
@@ -41,45 +36,16 @@ class LlamaTokenizer(Tokenizer):
         attributes = [int(api.llama_vocab_get_attr(vocabulary, token)) for token in range(size)]
         special = api.LLAMA_TOKEN_ATTR_CONTROL | api.LLAMA_TOKEN_ATTR_UNKNOWN
         self._special = frozenset(token for token in range(size) if attributes[token] & special)
-        self._pieces = _pieces(api, vocabulary, size)
-        self._eos = frozenset(token for token in range(size) if api.llama_vocab_is_eog(vocabulary, token))
-        source = model.metadata("tokenizer.chat_template")
-        self._template_fingerprint = template_fingerprint(source)
         names = {token: _name(api, vocabulary, token) for token in self._special}
-        self._template = ChatTemplate(
-            source,
-            bos=_name(api, vocabulary, api.llama_vocab_bos(vocabulary)),
-            eos=_name(api, vocabulary, api.llama_vocab_eos(vocabulary)),
-            specials=[name for name in names.values() if name],
-        )
-        self._fingerprint = tokenizer_fingerprint(
-            (names[token].encode(), True) if token in names else (self._pieces[token], False) for token in range(size)
+        super().__init__(
+            _pieces(api, vocabulary, size),
+            specials=names,
+            eos=[token for token in range(size) if api.llama_vocab_is_eog(vocabulary, token)],
+            template=model.metadata("tokenizer.chat_template"),
+            bos_text=_name(api, vocabulary, api.llama_vocab_bos(vocabulary)),
+            eos_text=_name(api, vocabulary, api.llama_vocab_eos(vocabulary)),
         )
         self._space_in_front = _wants_space(model)
-
-    @property
-    def vocabulary_size(self) -> int:
-        return len(self._pieces)
-
-    @property
-    def eos_ids(self) -> frozenset[int]:
-        return self._eos
-
-    @property
-    def fingerprint(self) -> str:
-        return self._fingerprint
-
-    @property
-    def thinking(self) -> ThinkingTags | None:
-        return self._template.thinking
-
-    @property
-    def tool_syntax(self) -> ToolSyntax:
-        return self._template.tool_syntax or HERMES
-
-    @property
-    def template_fingerprint(self) -> str:
-        return self._template_fingerprint
 
     def encode(self, text: str, *, special: bool = False) -> list[int]:
         """As in the contract. Raises BadInputError for text that is no Unicode (lone surrogates)."""
@@ -90,17 +56,11 @@ class LlamaTokenizer(Tokenizer):
         with self._gate.entered():
             return self._encode(data, special)
 
-    def token_bytes(self, token: int) -> bytes:
-        if not 0 <= token < len(self._pieces):
-            raise BadTokenError(f"token id {token} is outside the vocabulary: ids go from 0 to {len(self._pieces) - 1}")
-        return self._pieces[token]
-
     def render_chat(
         self, messages: Sequence[Message], *, add_generation_prompt: bool = True, tools: Sequence[Tool] = ()
     ) -> list[int]:
-        segments = self._template.render(messages, add_generation_prompt=add_generation_prompt, tools=tools)
         with self._gate.entered():
-            return [token for segment in segments for token in self._encode_segment(segment)]
+            return super().render_chat(messages, add_generation_prompt=add_generation_prompt, tools=tools)
 
     def close(self) -> None:
         """Wait for other threads to leave, then let none in: the model may be freed afterwards."""
