@@ -17,12 +17,25 @@ from cloud_service.server import CloudServer
 from cloud_service.settings import Settings
 from http_api.serving import listen, run
 
-TICK = 0.05
+TICK, MOST_BEHIND = 0.05, 0.2
 
 
-def until_next_tick(_: object) -> float:
-    """Seconds to the next multiple of TICK on the machine's monotonic clock, which all processes share."""
-    return TICK - time.monotonic() % TICK
+class Ticks:
+    """Passes end at the multiples of TICK on the machine's monotonic clock, which all processes share.
+
+    One that begins late takes no time, as an engine whose passes are much shorter than TICK makes good what was lost;
+    but one that is MOST_BEHIND, as after a time without generations, starts afresh.
+    """
+
+    def __init__(self) -> None:
+        self._next = 0.0
+
+    def __call__(self, _: object) -> float:
+        now = time.monotonic()
+        if now > self._next + MOST_BEHIND:
+            self._next = now - now % TICK
+        self._next += TICK
+        return max(0.0, self._next - now)
 
 
 async def serve(streams: int) -> None:
@@ -36,7 +49,7 @@ async def serve(streams: int) -> None:
         drain_ms=0.0,
         log_level="error",
     )
-    engine = CostEngine(until_next_tick, time.sleep, max_sequences=streams)
+    engine = CostEngine(Ticks(), time.sleep, max_sequences=streams)
     app = create_app(settings, engine)
     with listen(settings.host, 0) as listener:
         server = CloudServer(app, app.state.service, settings)

@@ -18,7 +18,7 @@ import uvicorn
 from llama_cpp.server import app as peer
 from llama_cpp.server.settings import ModelSettings, ServerSettings
 
-from benchmarks.stream_gateway import TICK, until_next_tick
+from benchmarks.stream_gateway import TICK, Ticks
 from http_api.serving import listen
 
 
@@ -27,6 +27,7 @@ class Model:
 
     def __call__(self, prompt: str, max_tokens: int, **_: Any) -> Iterator[dict[str, Any]]:
         def chunks() -> Iterator[dict[str, Any]]:
+            until_next_tick = Ticks()
             for _ in range(max_tokens):
                 time.sleep(until_next_tick(None))
                 yield {"choices": [{"text": " the", "index": 0, "finish_reason": None}], "created": time.monotonic()}

@@ -15,6 +15,9 @@ from speed_controller.estimates import DeviceForecast
 
 #: A cancellation waits for one pass at most, and a pass is how often the forecast learns.
 PASS_SECONDS, LEAST_CHUNK, LARGEST_CHUNK, UNKNOWN_CHUNK = 0.1, 32, 512, 128
+#: Scores of attention in one pass, its tokens times those before them: engines hold them for every head at once, which
+#: at 4,000 tokens in context is more memory than everything else.
+MOST_SCORES = 2**18
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,4 +230,4 @@ class DeviceTrack:
         # Not below half of the last one at once, which is how the forecast tells a small rest from a slower device.
         least = max(LEAST_CHUNK, -(-self.last_chunk // 2))
         self.last_chunk = min(max(int(PASS_SECONDS / per_token), least), LARGEST_CHUNK)
-        return self.last_chunk
+        return min(self.last_chunk, max(LEAST_CHUNK, MOST_SCORES // (self.fed + 1)))

@@ -9,10 +9,14 @@ from planner.core import Route
 from planner.cost.quantity import Quantity, normal_quantile
 from planner.cost.world import World, request_bytes
 from planner.wire import TOKEN_BYTES
+from speed_controller.settings import PaceSettings
 from speed_controller.split import refined_length
 
 #: The device's chunk where nothing is decided: as the SDK, passes of about 0.1 s.
 PASS_SECONDS, LEAST_CHUNK, LARGEST_CHUNK = 0.1, 32, 512
+
+#: What a plan leaves as the SDK has it.
+PACE = PaceSettings()
 
 TTFT_SHARE, GAP_SHARE = 0.95, 0.99
 
@@ -136,7 +140,10 @@ def _split(world: World, decision: Decision, prompt: int, output: int) -> Foreca
     own = ready(world, decision, prompt, first)
     # Where the cloud is later than the device, nothing was received before the first token.
     alone = ready(world, decision, prompt, first, received=0)
-    given = min(decision.grant, output)
+    # A device that is there first says `stop` at once: the cloud ends in the middle of its prefill and gives nothing.
+    device_first = alone.mean <= first.mean
+    given = 0 if device_first else min(decision.grant, output)
+    prefill = min(world.cloud_prefill(prompt), alone.mean) if device_first else world.cloud_prefill(prompt)
     context = prompt + given // 2
     left = output - given
     token = world.device_token(prompt + given + left // 2)
@@ -146,9 +153,9 @@ def _split(world: World, decision: Decision, prompt: int, output: int) -> Foreca
     return Forecast(
         ttft_mean=min(first.mean, alone.mean),
         ttft_p95=world.widened("ttft_ms", min(first.quantile(TTFT_SHARE), alone.quantile(TTFT_SHARE))),
-        tpot_mean=_split_tpot(decision, own.mean - first.mean, world.cloud_token(context), token, output),
+        tpot_mean=_split_tpot(decision.pace, given, own.mean - first.mean, world.cloud_token(context), token, output),
         max_gap_p99=world.widened("max_gap_ms", gap),
-        cloud_seconds=world.cloud_prefill(prompt) + max(0, given - 1) * world.cloud_token_cost(context),
+        cloud_seconds=prefill + max(0, given - 1) * world.cloud_token_cost(context),
         cloud_tokens=given,
         place_seconds=_place_seconds(world, prompt, given, context),
         device_seconds=reading + left * token,
@@ -159,13 +166,23 @@ def _split(world: World, decision: Decision, prompt: int, output: int) -> Foreca
     )
 
 
-def _split_tpot(decision: Decision, late: float, cloud: float, device: float, output: int) -> float:
-    """The grant at the even pace that reaches the device, which comes `late` after the cloud; the rest at its own."""
+def _split_tpot(pace: float, given: int, late: float, cloud: float, device: float, output: int) -> float:
+    """What the cloud gives at the even pace that reaches the device, which comes `late` after it; the rest at the
+    device's own speed, which the pace comes near by `max_change` with each token."""
     if output < 2:
         return 0.0
-    before = min(decision.grant, output - 1)
-    even = max(decision.pace, cloud, 0.0 if output <= decision.grant else late / max(1, decision.grant))
-    return (before * even + (output - 1 - before) * device) / (output - 1)
+    before = min(given, output - 1)
+    even = max(pace, cloud, 0.0 if output <= given else late / max(1, given)) if given else pace
+    return (before * even + _settling(even, max(device, min(PACE.pace_min, pace)), output - 1 - before)) / (output - 1)
+
+
+def _settling(pace: float, fastest: float, tokens: int) -> float:
+    """Seconds of `tokens` tokens whose gaps shrink from `pace` by `PACE.max_change` each, down to `fastest`."""
+    if pace <= fastest:
+        return tokens * fastest
+    kept = 1 - PACE.max_change
+    steps = min(tokens, math.ceil(math.log(fastest / pace) / math.log(kept)))
+    return pace * kept * (1 - kept**steps) / (1 - kept) + (tokens - steps) * fastest
 
 
 def hand_over_gap(
