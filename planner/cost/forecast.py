@@ -168,12 +168,16 @@ def _split(world: World, decision: Decision, prompt: int, output: int) -> Foreca
 
 def _split_tpot(pace: float, given: int, late: float, cloud: float, device: float, output: int) -> float:
     """What the cloud gives at the even pace that reaches the device, which comes `late` after it; the rest at the
-    device's own speed, which the pace comes near by `max_change` with each token."""
+    device's own speed, which the pace comes near by `max_change` with each token. Where the cloud gives nothing, that
+    is the pace from the beginning."""
     if output < 2:
         return 0.0
+    fastest = max(device, min(PACE.pace_min, pace))
+    if not given:
+        return fastest
     before = min(given, output - 1)
-    even = max(pace, cloud, 0.0 if output <= given else late / max(1, given)) if given else pace
-    return (before * even + _settling(even, max(device, min(PACE.pace_min, pace)), output - 1 - before)) / (output - 1)
+    even = max(pace, cloud, 0.0 if output <= given else late / given)
+    return (before * even + _settling(even, fastest, output - 1 - before)) / (output - 1)
 
 
 def _settling(pace: float, fastest: float, tokens: int) -> float:
