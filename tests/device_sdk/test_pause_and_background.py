@@ -113,7 +113,8 @@ async def test_in_the_background_the_model_is_gone_and_the_answer_goes_on_with_t
 
 
 async def test_an_engine_of_the_apps_own_stays_and_its_cache_goes(own_answer) -> None:
-    engine, events = phone(), list[object]()
+    # Slow enough for the answer to be under way when ten tokens are shown.
+    engine, events = ScriptedEngine(delay=per_token(0.008)), list[object]()
     async with HybridClient(device=engine, mode=Mode.ONLY_ON_DEVICE) as client:
         task = asyncio.create_task(collect(client.stream(PROMPT, max_tokens=40), events))
         await until(lambda: tokens(events) >= 10)

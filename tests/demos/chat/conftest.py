@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from demos.chat.viewmodel.problems import Problem
     from tests.demos.chat.screen import Screen
 
-_PATIENCE = 20.0
+_PATIENCE = 60.0
 
 
 class Rig:
