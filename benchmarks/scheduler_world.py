@@ -19,6 +19,8 @@ from cloud_service.scheduler.passes import PassGuard
 from cloud_service.scheduler.policy import PassBudget, Share, Work, plan_pass
 from cloud_service.scheduler.seats import Seats
 from cloud_service.scheduler.slack import Report, Targets
+from device_sdk.generation.plan import Patience
+from device_sdk.generation.telling import Told
 from model_runtime.sampling import SamplingParams
 from speed_controller.split import grant_needed
 
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
 #: Seconds.
 PACE = 0.05
 TTFT_TARGET = 1.0
-PROGRESS_EVERY = 0.25
+PATIENCE = Patience()
 #: Tokens per second of the emulated phones, and seconds per token after the hand-over.
 DEVICE_PREFILL, DEVICE_TPOT = 1_400.0, 0.045
 
@@ -136,6 +138,8 @@ class Viewer:
     shown: list[float] = field(default_factory=list)
     late: int = 0
     over: bool = False
+    #: What the service was told last.
+    told: Told | None = None
 
     def get(self, now: float, count: int) -> None:
         for _ in range(count):
@@ -222,5 +226,11 @@ class World:
     def _progress(self, key: int, viewer: Viewer) -> Command | None:
         if viewer.over:
             return None
-        self._at(self.now + PROGRESS_EVERY, lambda: self._progress(key, viewer))
-        return Reported(key, Report(self.now, bisect_right(viewer.shown, self.now), PACE, viewer.visit.ready))
+        self._at(self.now + PATIENCE.progress_every, lambda: self._progress(key, viewer))
+        ready_at, told = viewer.visit.ready, viewer.told
+        stands = Told(self.now, bisect_right(viewer.shown, self.now), PACE, ready_at)
+        fresh = told is not None and self.now < told.at + PATIENCE.progress_at_least_every
+        if told is not None and fresh and told.holds(stands, len(viewer.arrivals)):
+            return None
+        viewer.told = stands
+        return Reported(key, Report(self.now, stands.shown, PACE, ready_at))

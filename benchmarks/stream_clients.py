@@ -10,7 +10,9 @@ import struct
 import time
 from dataclasses import dataclass, field
 
-from benchmarks.stream_gateway import TICK
+from benchmarks.stream_engine import TICK
+from device_sdk.generation.plan import Patience
+from device_sdk.generation.telling import Told
 from wire_protocol.codec import WEBSOCKET_PATH, codec_for
 from wire_protocol.messages import (
     Accepted,
@@ -26,8 +28,6 @@ from wire_protocol.messages import (
 )
 
 _CODEC = codec_for("pd.v1")
-#: As the SDK does, in seconds.
-PROGRESS_EVERY = 0.25
 
 
 @dataclass(slots=True)
@@ -55,6 +55,9 @@ class Device(asyncio.Protocol):
         self._data = bytearray()
         self._upgraded = False
         self._timer: asyncio.TimerHandle | None = None
+        self._told: Told | None = None
+        #: Long after it has all it asked for: it is the cloud's to the end.
+        self._ready_at = time.monotonic() + 2 * grant * TICK
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport
@@ -92,7 +95,7 @@ class Device(asyncio.Protocol):
                 self._send(Generate("g", self._grant, prompt=prompt))
             case Accepted():
                 if self._paced:
-                    self._timer = asyncio.get_running_loop().call_later(PROGRESS_EVERY, self._progress)
+                    self._timer = asyncio.get_running_loop().call_later(Patience().progress_every, self._progress)
             case Finished(reason="grant"):
                 self._end("")
             case Finished() | Rejected() | Error():
@@ -101,9 +104,14 @@ class Device(asyncio.Protocol):
                 pass
 
     def _progress(self) -> None:
-        received = len(self.stream.arrivals)
-        self._send(Progress("g", received, max(0, received - 1), 1000 * TICK, 5000.0))
-        self._timer = asyncio.get_running_loop().call_later(PROGRESS_EVERY, self._progress)
+        """Where there is something to tell, as the SDK sees it. Each token is shown when the next one is due."""
+        now, received, patience = time.monotonic(), len(self.stream.arrivals), Patience()
+        stands = Told(now, max(0, received - 1), TICK, self._ready_at)
+        told = self._told
+        if told is None or now >= told.at + patience.progress_at_least_every or not told.holds(stands, received):
+            self._told = stands
+            self._send(Progress("g", received, stands.shown, 1000 * TICK, 1000 * (self._ready_at - now)))
+        self._timer = asyncio.get_running_loop().call_later(patience.progress_every, self._progress)
 
     def _end(self, fault: str) -> None:
         if not self._done.done():

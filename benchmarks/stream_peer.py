@@ -18,7 +18,7 @@ import uvicorn
 from llama_cpp.server import app as peer
 from llama_cpp.server.settings import ModelSettings, ServerSettings
 
-from benchmarks.stream_gateway import TICK, Ticks
+from benchmarks.stream_engine import TICK, Ticks
 from http_api.serving import listen
 
 

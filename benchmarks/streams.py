@@ -1,18 +1,20 @@
 """How many live streams one core of gateway keeps on time.
 
 Each stream is a WebSocket connection of its own with one generation at 20 tokens/s, and says `progress` four times a
-second as the SDK does. The gateway is the whole service, scheduler included, pinned to one core, over an *emulated*
-engine that gives every generation one token at each multiple of 50 ms; the devices are another process on the other
-cores. A frame is late by the time from then until the device has it. Aim: 1,000 streams with a 99th percentile below
-50 ms. Beside it llama-cpp-python's own server on the same core, over an emulated model of the same pace: as it comes,
-and with the lock taken out that it holds for as long as a stream lasts.
-Run: `python -m benchmarks.streams [--quick] [--json FILE] [--streams N …] [--silent]`.
+second as the SDK does; 50 of them begin in a second. The gateway is pinned to one core, over an *emulated* engine that
+gives every generation one token at each multiple of 50 ms; the devices are another process on the other cores. The
+engine and its scheduler are a process of their own there (`apart`, as with `pd-cloud serve --instances 1`), or threads
+of the gateway on its one core (`within`). A frame is late by the time from its tick until the device has it. Aim: 1,000
+streams with a 99th percentile below 50 ms. Beside it llama-cpp-python's own server on the same core, over an emulated
+model of the same pace: as it comes, and with the lock taken out that it holds for as long as a stream lasts.
+Run: `python -m benchmarks.streams [--quick] [--json FILE] [--streams N …] [--engine apart|within] [--silent]`.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import itertools
 import json
 import os
 import resource
@@ -27,7 +29,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from benchmarks.stream_clients import Stream, live, live_sse
-from benchmarks.stream_gateway import TICK
+from benchmarks.stream_engine import TICK
 from demos.side_by_side.hardware import machine
 from model_runtime.testing import ScriptedTokenizer
 
@@ -35,12 +37,15 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 AIM_STREAMS, AIM_MS = 1000, 50.0
+BEGIN_A_SECOND = 50
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """So many streams at once. Times in ms."""
 
+    #: Where the engine was: `apart` or `within`.
+    engine: str
     streams: int
     frames: int
     late_p50: float
@@ -55,9 +60,9 @@ class Outcome:
 
 
 @contextmanager
-def server(name: str, core: int, option: str) -> Iterator[tuple[int, int]]:
+def server(name: str, core: int, *arguments: str) -> Iterator[tuple[int, int]]:
     """Its port and its process id."""
-    command = [sys.executable, "-m", f"benchmarks.{name}", str(core), option]
+    command = [sys.executable, "-m", f"benchmarks.{name}", str(core), *arguments]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         try:
@@ -74,17 +79,19 @@ def lateness(stream: Stream) -> list[float]:
     return [arrival - due - number * TICK for number, arrival in enumerate(stream.arrivals)]
 
 
-def measure(core: int, streams: int, tokens: int, paced: bool) -> Outcome:
+def measure(core: int, engine: str, streams: int, tokens: int, paced: bool) -> Outcome:
     tokenizer = ScriptedTokenizer()
     prints = tokenizer.fingerprint, tokenizer.template_fingerprint
-    with server("stream_gateway", core, str(streams)) as (port, pid):
+    with server("stream_gateway", core, str(streams), engine) as (port, pid):
         started, cpu_before = time.monotonic(), _cpu_seconds(pid)
-        found = asyncio.run(live(port, streams, tokens=tokens, ramp=streams / 200, paced=paced, prints=prints))
+        ramp = streams / BEGIN_A_SECOND
+        found = asyncio.run(live(port, streams, tokens=tokens, ramp=ramp, paced=paced, prints=prints))
         seconds, cpu = time.monotonic() - started, _cpu_seconds(pid) - cpu_before
         rss = int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * resource.getpagesize() / 2**20
     late = 1000 * np.array([each for stream in found if stream.arrivals for each in lateness(stream)] or [np.inf])
     faults = [stream.fault for stream in found if stream.fault]
     return Outcome(
+        engine,
         streams,
         frames=sum(len(stream.arrivals) for stream in found),
         late_p50=float(np.percentile(late, 50)),
@@ -126,6 +133,7 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="fewer streams, for a few seconds")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every figure there")
     parser.add_argument("--streams", type=int, nargs="+", metavar="N", help="how many at once")
+    parser.add_argument("--engine", choices=("apart", "within"), nargs="+", help="where the engine is; both")
     parser.add_argument("--tokens", type=int, metavar="N", help="of each stream")
     parser.add_argument("--silent", action="store_true", help="devices say no progress")
     options = parser.parse_args()
@@ -139,14 +147,14 @@ def main() -> int:
     counts: Sequence[int] = options.streams or ((50, 100) if options.quick else (250, 500, 750, 1000, 1250))
     tokens = options.tokens or (60 if options.quick else 600)
     print(f"EMULATED engine; {1 / TICK:.0f} tokens/s a stream, {tokens} tokens each, progress {not options.silent}")
-    print("streams  late p50      p99      max  faults   CPU   memory")
+    print("engine  streams  late p50      p99      max  faults   CPU   memory")
     found = []
-    for count in counts:
-        each = measure(cores[0], count, tokens, not options.silent)
+    for engine, count in itertools.product(options.engine or ("apart", "within"), counts):
+        each = measure(cores[0], engine, count, tokens, not options.silent)
         found.append(each)
         print(
-            f"{each.streams:7} {each.late_p50:6.1f} ms {each.late_p99:5.1f} ms {each.late_max:5.1f} ms {each.faults:7} "
-            f"{each.cpu:5.0%} {each.rss_mb:5.0f} MB {each.fault}",
+            f"{each.engine:6} {each.streams:8} {each.late_p50:6.1f} ms {each.late_p99:5.1f} ms"
+            f" {each.late_max:5.1f} ms {each.faults:7} {each.cpu:5.0%} {each.rss_mb:5.0f} MB {each.fault}",
             flush=True,
         )
     peers = []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI, Response
@@ -15,19 +15,26 @@ from cloud_service.auth import refuse_open_service
 from cloud_service.loading import load, refinery_for
 from cloud_service.openai_api.endpoints import openai_router
 from cloud_service.refinement.refinery import Refinery
-from cloud_service.service import Broken, Draining, Loading, Service, Serving, Stopped
+from cloud_service.service import Broken, Connect, Draining, Loading, Service, Serving, Stopped
 from cloud_service.sessions.endpoint import device_router
 from cloud_service.settings import Settings
 from http_api.doors import OriginGate
 from model_runtime.core import Engine
 
 
-def create_app(settings: Settings, engine: Engine | None = None, refinery: Refinery | None = None) -> FastAPI:
+def create_app(
+    settings: Settings,
+    engine: Engine | None = None,
+    refinery: Refinery | None = None,
+    *,
+    connecting: Callable[[Service], Connect] | None = None,
+) -> FastAPI:
     """The service as an ASGI app; `app.state.service` is its Service.
 
     With an `engine`, that one is served, and shut down at the end, with `refinery` or with the one that the settings
-    ask for; else the engine that the settings name is loaded while the app already answers. Raises OpenServiceError
-    for settings that would let strangers in, KeyFileError and LimitStoreError for what they name and cannot be used.
+    ask for; with `connecting`, what that opens for the Service; else the engine that the settings name is loaded while
+    the app already answers. Raises OpenServiceError for settings that would let strangers in, KeyFileError and
+    LimitStoreError for what they name and cannot be used.
     """
     refuse_open_service(settings.host, settings.key_file)
 
@@ -36,6 +43,8 @@ def create_app(settings: Settings, engine: Engine | None = None, refinery: Refin
         # start
         if engine is not None:
             service.serve(engine, refinery or refinery_for(settings, engine.info))
+        elif connecting is not None:
+            service.connect(connecting(service))
         elif settings.instances is not None:
             from cloud_service.pool.open import open_pool
 

@@ -25,7 +25,7 @@ from cloud_service.server import CloudServer, check_tls
 from cloud_service.service import Broken, Service, Serving
 from cloud_service.settings import ENVIRONMENT_PREFIX, SECRET_FIELDS, Settings, load_settings
 from cloud_service.telemetry.choose import TracingUnavailableError
-from http_api.serving import listen, run, url_of
+from http_api.serving import listen, run, settle_heap, url_of
 from http_api.settings import SettingsError, add_flags, flags_given
 from model_runtime.errors import LoadError
 
@@ -98,6 +98,7 @@ async def _serve(app: FastAPI, settings: Settings, listener: socket.socket, *, a
     settled.cancel()
     match service.state:
         case Serving(desk):
+            settle_heap()
             _announce(desk, settings, listener, as_json=as_json)
         case Broken():
             server.should_exit = True

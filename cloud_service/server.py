@@ -11,8 +11,9 @@ import uvicorn
 from starlette.websockets import WebSocket
 from uvicorn._types import ASGISendEvent
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
-from websockets.exceptions import InvalidState
+from websockets.frames import Frame, Opcode
 from websockets.http11 import Request
+from websockets.protocol import State
 
 from cloud_service.service import CLOSE_TIMEOUT, Service
 from cloud_service.settings import Settings
@@ -32,6 +33,14 @@ class Direct:
     write_now: Callable[[bytes | str], bool]
 
 
+#: What a small frame from a server begins with, by its opcode and length (RFC 6455, 5.2): FIN is set, nothing masked.
+_SMALL = {opcode: [bytes((0x80 | opcode, length)) for length in range(126)] for opcode in (Opcode.TEXT, Opcode.BINARY)}
+
+
+def _framed(opcode: Opcode, data: bytes) -> bytes:
+    return Frame(opcode, data).serialize(mask=False)
+
+
 class _WebSocket(WebSocketsSansIOProtocol):
     """Tells the application how to drop the connection: a close as ASGI knows it waits for the peer to read what is
     in the socket's buffer, which a peer that reads nothing never does. And takes a denied upgrade for what it is,
@@ -46,14 +55,10 @@ class _WebSocket(WebSocketsSansIOProtocol):
         """As in `Direct`. A token is a frame of its own, and a task's turn for each costs more than the frame."""
         if not self.writable.is_set() or self.disconnected or self.close_sent or not self.handshake_complete:
             return False
-        try:
-            if isinstance(frame, bytes):
-                self.conn.send_binary(frame)
-            else:
-                self.conn.send_text(frame.encode())
-        except InvalidState:
+        if self.conn.state is not State.OPEN:
             return False
-        self.transport.write(b"".join(self.conn.data_to_send()))
+        opcode, data = (Opcode.BINARY, frame) if isinstance(frame, bytes) else (Opcode.TEXT, frame.encode())
+        self.transport.write(_SMALL[opcode][len(data)] + data if len(data) < 126 else _framed(opcode, data))
         return True
 
     async def send(self, message: ASGISendEvent) -> None:

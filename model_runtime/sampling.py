@@ -86,6 +86,8 @@ class Sampler:
         self._rule = rule
         self._greedy = params.temperature < _GREEDY_BELOW
         self._penalties = _Penalties(params, prompt)
+        #: The largest logit is the next token, and nothing else is to be looked at.
+        self._plain = self._greedy and rule is None and not self._penalties.active
 
     def sample(self, logits: FloatArray, output: Sequence[int]) -> int:
         """The token at output position `len(output)`, from `logits` of shape (vocabulary,), which stay as they are.
@@ -94,6 +96,10 @@ class Sampler:
         token at all, BadTokenError where prompt or output hold an id outside the logits, BadInputError for a shape
         other than (vocabulary,), ConstraintError where the rule does or leaves none.
         """
+        if self._plain and logits.ndim == 1 and logits.size and logits.dtype == np.float32:
+            best = int(logits.argmax())  # of a NaN, where there is one
+            if math.isfinite(logits[best]):
+                return best
         scores = self._scores(logits, output)
         if self._greedy:
             return int(scores.argmax())
@@ -180,14 +186,14 @@ class _Penalties:
         self._repetition = np.float32(params.repetition_penalty)
         self._presence = np.float32(params.presence_penalty)
         self._frequency = np.float32(params.frequency_penalty)
-        self._active = params.repetition_penalty != 1 or params.presence_penalty != 0 or params.frequency_penalty != 0
-        self._prompt = np.asarray(prompt if self._active else (), dtype=np.int64)
+        self.active = params.repetition_penalty != 1 or params.presence_penalty != 0 or params.frequency_penalty != 0
+        self._prompt = np.asarray(prompt if self.active else (), dtype=np.int64)
         self._counted: list[int] = []
         self._counts = np.zeros(0, dtype=np.float32)  # of the output's tokens, by id
         self._seen = np.zeros(0, dtype=np.bool_)  # in prompt or output, by id
 
     def apply(self, logits: FloatArray, output: Sequence[int]) -> FloatArray:
-        if not self._active:
+        if not self.active:
             return logits
         self._count(list(output), logits.size)
         logits = logits.copy()

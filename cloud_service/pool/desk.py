@@ -106,8 +106,8 @@ class WorkerDesk:
     def _hear(self, key: int, event: Event) -> None:
         """The listener of a generation."""
         match event:
-            case Emitted(first, ids):
-                self._outbox.say_now(frames.Gave(key, first, ids))
+            case Emitted(ids=ids):
+                self._outbox.give_now(key, ids)
             case Seen():
                 self._outbox.say_now(frames.Showed.of(key, event))
             case HandedOver():

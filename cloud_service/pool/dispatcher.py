@@ -164,7 +164,17 @@ class Dispatcher:
 
     def hear(self, instance: Instance, frame: frames.FromEngine) -> None:
         match frame:
-            case frames.Took(key) | frames.TurnedAway(key) | frames.Gave(key) | frames.Showed(key):
+            case frames.Gave(parts):
+                for key, ids in parts:
+                    giving = instance.legs.get(key)
+                    if giving is None:
+                        continue
+                    try:
+                        self._gave(giving, ids)
+                    except Exception:  # one listener's fault must not cost another one its tokens
+                        logger.exception("a listener failed")
+                return
+            case frames.Took(key) | frames.TurnedAway(key) | frames.Showed(key):
                 pass
             case frames.Handed(key) | frames.Over(key):
                 pass
@@ -184,8 +194,6 @@ class Dispatcher:
                 self._took(leg)
             case frames.TurnedAway(_, refusal):
                 self._turned_away(leg, refusal)
-            case frames.Gave(_, _, ids):
-                self._gave(leg, ids)
             case frames.Showed():
                 leg.assignment.listener(frame.seen)
             case frames.Handed():

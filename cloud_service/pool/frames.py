@@ -112,11 +112,10 @@ class TurnedAway(_Frame, frozen=True):
 
 
 class Gave(_Frame, frozen=True):
-    """Output tokens, the first of them number `first` of this offer."""
+    """Output tokens of one pass or several: keys and what each got, in order. One frame for all of them, as a frame for
+    each costs the service more than all else that it does with a token but send it."""
 
-    key: int
-    first: int
-    ids: tuple[int, ...]
+    parts: tuple[tuple[int, tuple[int, ...]], ...]
 
 
 class Array(_Frame, frozen=True):

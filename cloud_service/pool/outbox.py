@@ -22,6 +22,7 @@ class Outbox:
         self._output = output
         self._calls: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._pending = bytearray()
+        self._given: list[tuple[int, tuple[int, ...]]] = []
 
     def start(self, state: Callable[[], frames.State]) -> None:
         """`state` is called on the thread, and what it returns said, every `frames.WORD_EVERY` seconds."""
@@ -36,7 +37,17 @@ class Outbox:
 
     def say_now(self, frame: frames.FromEngine) -> None:
         """From the thread itself: before anything that was posted meanwhile."""
+        self._gather()
         self._pending += frames.encode(frame)
+
+    def give_now(self, key: int, ids: tuple[int, ...]) -> None:
+        """Output tokens of generation `key`, from the thread itself; said together with others."""
+        self._given.append((key, ids))
+
+    def _gather(self) -> None:
+        if self._given:
+            self._pending += frames.encode(frames.Gave(tuple(self._given)))
+            self._given.clear()
 
     def end(self, code: int) -> None:
         """End the process, once all that was posted so far is done and said."""
@@ -71,6 +82,7 @@ class Outbox:
             return
 
     def _write(self) -> None:
+        self._gather()
         data, self._pending = memoryview(self._pending), bytearray()
         try:
             while data:

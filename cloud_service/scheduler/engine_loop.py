@@ -17,6 +17,9 @@ from model_runtime.errors import BadInputError, Cancelled, ConstraintError, Engi
 
 logger = logging.getLogger(__name__)
 
+#: After so many tokens of a pass their listeners are told.
+TOLD_AT_ONCE = 64
+
 PassObserver = Callable[[float, int, int], None]
 #: As `policy.plan_pass`.
 Plan = Callable[[Iterable[Work], PassBudget, Costs, float], Sequence[Share]]
@@ -231,6 +234,8 @@ class EngineLoop:
                 self._flush()  # a scorer begins before the first token is sampled
             if generation.pending == 0 and generation.halt is None:
                 self._sample(generation, result)
+                if len(self._events) >= TOLD_AT_ONCE:
+                    self._flush()  # they are on their way while the others are sampled
             self._halt(generation, self._clock())
         self._hand_over([generation for generation, _ in parts if generation.can_move])
 

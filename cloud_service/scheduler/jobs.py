@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
+import msgspec
+
 from cloud_service.refinement.contract import NO_NEEDS, Evidence, Needs
 from model_runtime.sampling import SamplingParams
 from wire_protocol.messages import Constraint, Usage
@@ -52,8 +54,7 @@ class Carried:
     tokens: int
 
 
-@dataclass(frozen=True, slots=True)
-class Emitted:
+class Emitted(msgspec.Struct, frozen=True):
     """Output tokens, the first of them number `first` of this job.
 
     `ids` are all of them. `data` is empty unless the job wants text; then it holds the bytes of these tokens.

@@ -18,6 +18,8 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import msgspec
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
@@ -31,8 +33,8 @@ AS_PLANNED = 0.8
 NEXT_TO_NOTHING = 0.1
 
 
-@dataclass(frozen=True, slots=True)
-class Work:
+# `Work` and `Share` are made for every token: a Struct costs a sixth of a frozen dataclass.
+class Work(msgspec.Struct, frozen=True):
     """A generation that has tokens to feed."""
 
     key: int
@@ -82,8 +84,7 @@ class PassBudget:
         return max(self.granularity, self.tokens // 4)
 
 
-@dataclass(frozen=True, slots=True)
-class Share:
+class Share(msgspec.Struct, frozen=True):
     """`tokens` of generation `key` go into the pass."""
 
     key: int

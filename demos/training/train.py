@@ -26,7 +26,7 @@ from demos.training.vocabulary import Split
 
 SHAPES = {
     128: Shape(128, 256), 256: Shape(256, 384), 512: Shape(512, 512), 1024: Shape(1024, 640),
-    2048: Shape(2048, 768), 4096: Shape(4096, 1024),
+    2048: Shape(2048, 1024), 4096: Shape(4096, 1536),
 }  # fmt: skip
 # From which share of the run on, which document lengths are drawn, and how often.
 PLANS: dict[str, list[tuple[float, dict[int, float]]]] = {
@@ -45,6 +45,8 @@ PLANS: dict[str, list[tuple[float, dict[int, float]]]] = {
     "long": [(0.00, {512: 0.15, 1024: 0.30, 2048: 0.35, 4096: 0.20})],
 }
 HINT = 0.3
+# Heads of hints that begin anew behind a trained body learn by themselves first: their errors would pull it apart.
+HEADS_ALONE = 100
 
 
 def shares_at(plan: str, progress: float) -> dict[int, float]:
@@ -73,9 +75,9 @@ def tensors(batch: Batch, document: int) -> tuple[torch.Tensor, ...]:
 
 
 def loss_of(
-    model: Decoder, hints: Hints | None, shape: Shape, batch: Batch, generator: torch.Generator
+    model: Decoder, hints: Hints | None, shape: Shape, batch: Batch, generator: torch.Generator, alone: bool = False
 ) -> tuple[torch.Tensor, float, float]:
-    """The loss, and for the log the answers' and the hints' part of it."""
+    """The loss, and for the log the answers' and the hints' part of it. `alone`: hints teach their heads only."""
     ids, positions, mask = tensors(batch, shape.document)
     # Attention thins out with length: short documents are read with blunter attention than there will be.
     blunt = 0.25 * float(torch.rand((), generator=generator)) if shape.document <= 1024 else 0.0
@@ -100,7 +102,10 @@ def loss_of(
         for array, share in ((batch.line, 0.1), (batch.previous, 0.4), (batch.first, 0.7)):
             kept = torch.rand(array.shape, generator=generator) < share
             labels.append(torch.where(kept, torch.from_numpy(array), -1))
-        extra = hints.loss(outputs, labels, model.embed.weight)
+        embed = model.embed.weight
+        if alone:
+            outputs, embed = [output.detach() for output in outputs], embed.detach()
+        extra = hints.loss(outputs, labels, embed)
         total = total + HINT * extra
         hinted = float(extra.detach())
     return total, float(each[answers].detach().mean()) if answers.any() else 0.0, hinted
@@ -232,6 +237,7 @@ def work(rank: int, queue, progress, options: argparse.Namespace) -> None:
         if "hints" in saved:
             hints.load_state_dict(saved["hints"], strict=False)
     optimizing = optimizers(model, hints, options)
+    heads_alone = HEADS_ALONE if saved and "hints" not in saved else 0
     step, tokens, progress_before, seconds_before = 0, 0, options.begin_at, 0.0
     if options.resume:
         for optimizer, state in zip(optimizing, saved["optimizers"], strict=True):
@@ -305,7 +311,8 @@ def work(rank: int, queue, progress, options: argparse.Namespace) -> None:
             for group in optimizer.param_groups:
                 group["lr"] = options.rate * warm * cool
         with torch.autocast("cpu", torch.bfloat16, enabled=options.bfloat16):
-            loss, answers, hinted = loss_of(model, hints if options.hints else None, shape, batch, generator)
+            alone = step < heads_alone
+            loss, answers, hinted = loss_of(model, hints if options.hints else None, shape, batch, generator, alone)
         loss.backward()
         if options.ranks > 1:
             average_gradients([*model.parameters(), *hints.parameters()], options.ranks)

@@ -8,6 +8,7 @@ from typing import Literal
 from device_sdk.generation.commands import AskCloud, Command, ExtendCloud, StopCloud, TellProgress
 from device_sdk.generation.output import Output
 from device_sdk.generation.plan import Patience
+from device_sdk.generation.telling import Told
 from device_sdk.report import Source
 from speed_controller.estimates import CloudForecast
 
@@ -37,7 +38,9 @@ class Open:
     extended: bool = False
     #: Of the grant, what was added for thinking, which the user does not see.
     given_back: int = 0
-    told_at: float | None = None
+    told: Told | None = None
+    #: When it was last considered whether to tell anew.
+    considered_at: float = 0.0
 
     @property
     def remaining(self) -> int:
@@ -116,13 +119,19 @@ class CloudTrack:
         return [StopCloud(self.giver.number, "taken_over", tokens)]
 
     def tell(self, received: int, shown: int, pace: float, ready_in: float | None, now: float) -> list[Command]:
-        """Tell the service where the device stands, now and then. `received` and `shown` count the whole output."""
+        """Tell the service where the device stands, if it expects something else or was told long ago. `received` and
+        `shown` count the whole output."""
         attempt = self.state
         if not isinstance(attempt, Open) or attempt.received == 0 or attempt.remaining == 0:
             return []
-        if attempt.told_at is not None and now < attempt.told_at + self.patience.progress_every:
+        told, patience = attempt.told, self.patience
+        if told is not None and now < attempt.considered_at + patience.progress_every:
             return []
-        attempt.told_at = now
+        attempt.considered_at = now
+        stands = Told(now, shown, pace, None if ready_in is None else now + ready_in)
+        if told is not None and now < told.at + patience.progress_at_least_every and told.holds(stands, received):
+            return []
+        attempt.told = stands
         return [TellProgress(attempt.number, received, shown, pace, ready_in)]
 
     def gone(self, message: str, now: float, *, retry_in: float | None, alone: bool) -> bool:
@@ -175,10 +184,10 @@ class CloudTrack:
         self.busy_ms = (self.busy_ms or 0.0) + milliseconds
 
     def progress_due(self) -> float | None:
-        """When `tell` has something to say again."""
+        """When `tell` is to consider again whether there is something to say."""
         attempt = self.state
-        if isinstance(attempt, Open) and attempt.told_at is not None and attempt.remaining > 0:
-            return attempt.told_at + self.patience.progress_every
+        if isinstance(attempt, Open) and attempt.told is not None and attempt.remaining > 0:
+            return attempt.considered_at + self.patience.progress_every
         return None
 
     def overdue(self, attempt: Open) -> str | None:

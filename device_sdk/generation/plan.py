@@ -92,4 +92,6 @@ class Patience:
     idle: float = 5.0
     device_pass: float = 60.0
     cloud_attempts: int = 3
+    #: How often it is considered whether the service is to be told where the device stands; how often it is at least.
     progress_every: float = 0.25
+    progress_at_least_every: float = 2.0

@@ -88,7 +88,7 @@ class FakeProcess:
             if at.away:
                 continue
             if at.given < at.grant:
-                self.tell(frames.Gave(key, at.given, (len(at.job.output) + at.given,)))
+                self.tell(frames.Gave(((key, (len(at.job.output) + at.given,)),)))
                 at.given += 1
                 if at.job.hands_over and at.given == 1 < at.grant:
                     at.away = True

@@ -35,7 +35,7 @@ FROM_ENGINE = [
     frames.NotLoaded("no such file"),
     frames.Took(1, Ticket(1, 2.0, 3)),
     frames.TurnedAway(1, Refusal("busy", "full", 12.0)),
-    frames.Gave(1, 0, (5, 6)),
+    frames.Gave(((1, (5, 6)), (2, (7,)))),
     frames.Handed(1, SEGMENT, USAGE),
     frames.Over(1, ended=Ended("eos", USAGE)),
     frames.Over(1, failed=Failed("engine", "broke", retriable=True)),
