@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from device_sdk.errors import DeviceError
+from device_sdk.generation.chunks import PASS_SECONDS, UNKNOWN_CHUNK, chunk_at
 from device_sdk.generation.commands import Step
-from device_sdk.generation.device_track import LARGEST_CHUNK, LEAST_CHUNK, PASS_SECONDS, UNKNOWN_CHUNK
 from device_sdk.generation.inputs import DeviceFailed, Input, StepDone
 from device_sdk.kept import KeptKV
 from device_sdk.turns import Turns
@@ -137,8 +137,7 @@ class EngineWorker:
     def chunk(self) -> int:
         """Prompt tokens in a pass of about PASS_SECONDS."""
         block = self.engine.info.capabilities.chunk_length if self.engine is not None else None
-        rate = self.rates.prefill_rate or UNKNOWN_CHUNK / PASS_SECONDS
-        return block or min(max(int(PASS_SECONDS * rate), LEAST_CHUNK), LARGEST_CHUNK)
+        return block or chunk_at(self.rates.prefill_rate or UNKNOWN_CHUNK / PASS_SECONDS)
 
     async def unload(self, *, shutdown_engine: bool) -> None:
         """Let go of the engine, and free it if it is ours; another may be loaded."""

@@ -6,18 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from device_sdk.generation.agreement import Agreement
+from device_sdk.generation.chunks import LEAST_CHUNK, PASS_SECONDS, UNKNOWN_CHUNK, chunk_at, within_memory
 from device_sdk.generation.commands import Step
 from device_sdk.generation.inputs import StepDone
 from device_sdk.generation.prompt import PromptTrack
 from device_sdk.generation.reading import Reading
 from device_sdk.generation.spans import size, union
 from speed_controller.estimates import DeviceForecast
-
-#: A cancellation waits for one pass at most, and a pass is how often the forecast learns.
-PASS_SECONDS, LEAST_CHUNK, LARGEST_CHUNK, UNKNOWN_CHUNK = 0.1, 32, 512, 128
-#: Scores of attention in one pass, its tokens times those before them: engines hold them for every head at once, which
-#: at 4,000 tokens in context is more memory than everything else.
-MOST_SCORES = 2**18
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,5 +224,5 @@ class DeviceTrack:
             return UNKNOWN_CHUNK
         # Not below half of the last one at once, which is how the forecast tells a small rest from a slower device.
         least = max(LEAST_CHUNK, -(-self.last_chunk // 2))
-        self.last_chunk = min(max(int(PASS_SECONDS / per_token), least), LARGEST_CHUNK)
-        return min(self.last_chunk, max(LEAST_CHUNK, MOST_SCORES // (self.fed + 1)))
+        self.last_chunk = chunk_at(1 / per_token, least=least)
+        return within_memory(self.last_chunk, self.fed)

@@ -5,15 +5,13 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from device_sdk.generation.chunks import chunk_at
 from planner.core import Route
 from planner.cost.quantity import Quantity, normal_quantile
 from planner.cost.world import World, request_bytes
 from planner.wire import TOKEN_BYTES
 from speed_controller.settings import PaceSettings
 from speed_controller.split import refined_length
-
-#: The device's chunk where nothing is decided: as the SDK, passes of about 0.1 s.
-PASS_SECONDS, LEAST_CHUNK, LARGEST_CHUNK = 0.1, 32, 512
 
 #: What a plan leaves as the SDK has it.
 PACE = PaceSettings()
@@ -61,7 +59,7 @@ def usual_chunk(world: World) -> int:
         if block > 1
         else 512 / world.device.pass_ms([(0, 512)]) * 1000
     )
-    wanted = min(max(int(PASS_SECONDS * rate), LEAST_CHUNK), LARGEST_CHUNK)
+    wanted = chunk_at(rate)
     return max(block, wanted - wanted % block)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING
 
-from device_sdk.generation.device_track import PASS_SECONDS
+from device_sdk.generation.chunks import chunk_at
 from model_runtime.profiles.hardware import interpolate
 
 if TYPE_CHECKING:
@@ -30,8 +30,7 @@ class PassTimes:
         #: Prompt tokens per second over a whole prompt, as a forecast before anything was measured.
         self.rate = remember(self._rate)
         block = profile.prefill_block
-        free = max(32, min(512, int(PASS_SECONDS * interpolate(profile.prefill_tokens_per_s, 1024))))
-        self.chunk = block if block > 1 else free
+        self.chunk = block if block > 1 else chunk_at(interpolate(profile.prefill_tokens_per_s, 1024))
 
     def tpot(self, context: int) -> float:
         """Seconds for one decoded token."""
