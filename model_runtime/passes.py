@@ -24,7 +24,7 @@ from model_runtime.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Container, Iterator, Sequence
 
     from model_runtime.core import AttentionTap, Cancellation, Chunk, EngineInfo
 
@@ -102,6 +102,10 @@ class SequenceTable(Generic[StateT]):
         state = self.get(sequence)
         del self._states[sequence]
         return state
+
+    def but(self, sequences: Container[int]) -> list[tuple[int, StateT]]:
+        """All sequences with their states, but these."""
+        return [(sequence, state) for sequence, state in self._states.items() if sequence not in sequences]
 
     def fail(self, reason: str) -> EngineFailedError:
         """The engine broke: no call works from now on. Returns the error to raise."""

@@ -51,6 +51,8 @@ class _Graph:
     nodes: list[Any] = field(default_factory=list)
     initializers: list[Any] = field(default_factory=list)
     _loaded: dict[str, str] = field(default_factory=dict)
+    #: Whether a tensor is 16-bit, by its name.
+    _is_half: dict[str, bool] = field(default_factory=dict)
 
     def add(self, kind: str, inputs: list[str], output: str, **attributes: Any) -> str:
         from onnx import helper
@@ -68,6 +70,19 @@ class _Graph:
 
     def weight(self, name: str) -> str:
         """A tensor of the model as float32, loaded from `model.safetensors` once however often it is used."""
+        return self._as_float(self._stored(name))
+
+    def _as_float(self, name: str) -> str:
+        import onnx
+
+        if not self._is_half[name]:
+            return name
+        if name + ".float" not in self._loaded:
+            self._loaded[name + ".float"] = self.add("Cast", [name], name + ".float", to=onnx.TensorProto.FLOAT)
+        return self._loaded[name + ".float"]
+
+    def _stored(self, name: str) -> str:
+        """A tensor of the model as it lies in `model.safetensors`."""
         if name not in self._loaded:
             self._loaded[name] = self._external(name)
         return self._loaded[name]
@@ -77,15 +92,15 @@ class _Graph:
 
         location = self.path.parent / "model.safetensors"
         if not location.exists():
+            self._is_half[name + ".value"] = False
             return self.constant(name + ".value", self.weights[name], np.float32)
         kind, shape, offset, length = _located(location, name)
         tensor = onnx.TensorProto(name=name, data_type=kind, dims=shape, data_location=onnx.TensorProto.EXTERNAL)
         for key, value in (("location", location.name), ("offset", offset), ("length", length)):
             tensor.external_data.add(key=key, value=str(value))
         self.initializers.append(tensor)
-        if kind == onnx.TensorProto.FLOAT:
-            return name
-        return self.add("Cast", [name], name + ".float", to=onnx.TensorProto.FLOAT)
+        self._is_half[name] = kind != onnx.TensorProto.FLOAT
+        return name
 
     def build(self, *, grows: bool) -> Any:
         """The graph; with `grows`, `present` is past and new positions together, else the new ones alone."""
@@ -135,10 +150,13 @@ class _Graph:
         self.path.write_bytes(model.SerializeToString())
 
     def _transposed(self, name: str) -> str:
-        output = name + ".transposed"
+        """For a product. Turned before it is widened: folding holds both forms at once, and this way one is half as
+        large."""
+        stored, output = self._stored(name), name + ".transposed"
         if output not in self._loaded:
-            self._loaded[output] = self.add("Transpose", [self.weight(name)], output, perm=[1, 0])
-        return output
+            self._loaded[output] = self.add("Transpose", [stored], output, perm=[1, 0])
+            self._is_half[output] = self._is_half[stored]
+        return self._as_float(output)
 
     def _linear(self, x: str, name: str) -> str:
         product = self.add("MatMul", [x, self._transposed(name + ".weight")], name + ".product")

@@ -70,6 +70,11 @@ class DynamicRunner(Runner[Past]):
     def truncate(self, state: Past, length: int) -> Past:
         return self.restore(self.keys_and_values(state)[:, :, :, :length]) if length < state.length else state
 
+    def part(self, state: Past, gone: Sequence[Past]) -> Past:
+        """Kept where it was, one sequence that rests would hold the memory of all that it once ran with."""
+        left = state.block.rows > 1 and any(other.block is state.block for other in gone)
+        return self._alone(state) if left else state
+
     def keys_and_values(self, state: Past) -> NDArray[Any]:
         layout = self.layout
         rows = np.stack([_row(tensor.numpy(), state) for tensor in state.block.tensors])

@@ -176,6 +176,9 @@ class OnnxEngine(Engine):
             raise self._table.fail(str(error)) from error
         for chunk, (state, _) in zip(chunks, done, strict=True):
             self._table.replace(chunk.sequence, state)
+        gone = [item.state for item in items]
+        for sequence, state in self._table.but({chunk.sequence for chunk in chunks}):
+            self._table.replace(sequence, self._runner.part(state, gone))
         return [result for _, result in done]
 
     def shutdown(self) -> None:

@@ -144,6 +144,10 @@ class Runner(ABC, Generic[StateT]):
     def truncate(self, state: StateT, length: int) -> StateT:
         """The state of the first `length` tokens; `state` itself is not used again."""
 
+    def part(self, state: StateT, gone: Sequence[StateT]) -> StateT:
+        """What becomes of a state when a pass went over the states `gone` without it."""
+        return state
+
     @abstractmethod
     def keys_and_values(self, state: StateT) -> NDArray[Any]:
         """(layers, 2, kv heads, length, head_dim) in the graph's KV type."""

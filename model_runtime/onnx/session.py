@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import logging
+import sys
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -184,6 +186,7 @@ def create_session(
             del maps
         # It would keep the whole file in memory for a fallback that is switched off.
         session._model_bytes = None
+        _give_back()
         return Session(session, _device_of(session))
 
     source = graph if graph is not None else str(files.graph_path)
@@ -207,6 +210,13 @@ def create_session(
             f"{', '.join(missing)} did not start for {files.graph_path}; what started: {', '.join(session.providers)}"
         )
     return session
+
+
+def _give_back() -> None:
+    """What a load frees is as much again as the weights, and glibc would keep it for later."""
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, AttributeError):  # another C library
+            ctypes.CDLL(None).malloc_trim(0)
 
 
 def _reuse(create: Callable[[str], Session], kept: CompiledGraph) -> Session | None:
