@@ -7,11 +7,8 @@ import contextlib
 import dataclasses
 import http.client
 import signal
-import socket
 import ssl
-import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,8 +24,8 @@ from cloud_service.refinement import Refinery
 from cloud_service.server import CloudServer
 from cloud_service.service import Service
 from cloud_service.settings import Settings
-from http_api.serving import listen
 from model_runtime.testing import ScriptedEngine
+from tests.serving import in_thread
 from wire_protocol.codec import codec_for
 from wire_protocol.messages import CloudMessage, DeviceMessage, Hello, Welcome, terminal
 
@@ -179,33 +176,16 @@ def _key_file(path: Path, keys: dict[str, str]) -> Path:
     return path
 
 
-@contextlib.contextmanager
 def _serve(
     engine: ScriptedEngine, settings: Settings, send_buffer: int | None, refinery: Refinery | None
-) -> Iterator[Running]:
-    ready: Future[Running] = Future()
-
-    async def serve() -> None:
+) -> contextlib.AbstractContextManager[Running]:
+    def prepare(loop: asyncio.AbstractEventLoop, host: str, port: int) -> tuple[CloudServer, asyncio.Event, Running]:
         app = create_app(settings, engine, refinery)
-        server = CloudServer(app, app.state.service, settings)
-        with listen(settings.host, 0) as listener:
-            if send_buffer is not None:  # connections inherit it
-                listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)
-            host, port = listener.getsockname()
-            task = asyncio.create_task(server.serve(sockets=[listener]))
-            await app.state.service.settled.wait()
-            ready.set_result(Running(app.state.service, engine, server, asyncio.get_running_loop(), host, port))
-            await task
+        service = app.state.service
+        server = CloudServer(app, service, settings)
+        return server, service.settled, Running(service, engine, server, loop, host, port)
 
-    thread = threading.Thread(target=asyncio.run, args=(serve(),), name="server")
-    thread.start()
-    running = ready.result(timeout=PATIENCE)
-    try:
-        yield running
-    finally:
-        running.terminate()
-        thread.join(timeout=PATIENCE)
-        assert not thread.is_alive(), "the server did not shut down"
+    return in_thread(prepare, host=settings.host, patience=PATIENCE, send_buffer=send_buffer)
 
 
 @pytest.fixture

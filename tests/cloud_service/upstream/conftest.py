@@ -7,7 +7,6 @@ import contextlib
 import json
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,10 +15,10 @@ import pytest
 from cloud_service.app import create_app
 from cloud_service.server import CloudServer
 from cloud_service.settings import Settings
-from http_api.serving import listen
 from model_runtime.tokenizers import load_tokenizer
 from tests.cloud_service.conftest import PATIENCE, Device, Running
 from tests.cloud_service.conftest import _device as connected
+from tests.serving import in_thread
 
 #: What one request to `/v1/completions` does: writes to the connection; returning closes it unless `keep` is set.
 Script = Callable[["Exchange"], Any]
@@ -181,30 +180,14 @@ def gateway(tiny_model: Callable[[str], Any]) -> Iterator[Callable[..., Running]
         yield start
 
 
-@contextlib.contextmanager
-def _serve(settings: Settings) -> Iterator[Running]:
-    ready: Future[Running] = Future()
-
-    async def serve() -> None:
+def _serve(settings: Settings) -> contextlib.AbstractContextManager[Running]:
+    def prepare(loop: asyncio.AbstractEventLoop, host: str, port: int) -> tuple[CloudServer, asyncio.Event, Running]:
         app = create_app(settings)
         service = app.state.service
         server = CloudServer(app, service, settings)
-        with listen(settings.host, 0) as listener:
-            host, port = listener.getsockname()
-            task = asyncio.create_task(server.serve(sockets=[listener]))
-            await service.settled.wait()
-            ready.set_result(Running(service, None, server, asyncio.get_running_loop(), host, port))  # type: ignore[arg-type]
-            await task
+        return server, service.settled, Running(service, None, server, loop, host, port)  # type: ignore[arg-type]
 
-    thread = threading.Thread(target=asyncio.run, args=(serve(),), name="gateway")
-    thread.start()
-    running = ready.result(PATIENCE)
-    try:
-        yield running
-    finally:
-        running.terminate()
-        thread.join(PATIENCE)
-        assert not thread.is_alive(), "the gateway did not shut down"
+    return in_thread(prepare, host=settings.host, patience=PATIENCE)
 
 
 @pytest.fixture

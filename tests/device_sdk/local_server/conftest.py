@@ -7,9 +7,7 @@ import contextlib
 import http.client
 import json
 import signal
-import threading
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,10 +18,10 @@ from device_sdk.local_server.app import create_app
 from device_sdk.local_server.server import LocalServer
 from device_sdk.local_server.service import LocalService
 from device_sdk.local_server.settings import LocalSettings
-from http_api.serving import listen
 from model_runtime.core import Engine
 from model_runtime.testing import ScriptedEngine
 from tests.cloud_service.conftest import serve
+from tests.serving import in_thread
 
 __all__ = ["serve"]
 
@@ -74,29 +72,16 @@ def settings_of(**options: Any) -> LocalSettings:
     return LocalSettings(**{"device": "scripted", "model_name": MODEL, "drain_ms": 2000.0, "pace_ms": 0.0, **options})
 
 
-@contextlib.contextmanager
-def run_local(settings: LocalSettings, engine: Engine | None, *, wait: bool = True) -> Iterator[Local]:
-    ready: Future[Local] = Future()
-
-    async def work() -> None:
+def run_local(
+    settings: LocalSettings, engine: Engine | None, *, wait: bool = True
+) -> contextlib.AbstractContextManager[Local]:
+    def prepare(loop: asyncio.AbstractEventLoop, _: str, port: int) -> tuple[LocalServer, asyncio.Event | None, Local]:
         app = create_app(settings, engine)
-        server = LocalServer(app, app.state.service)
-        with listen("127.0.0.1", 0) as listener:
-            task = asyncio.create_task(server.serve(sockets=[listener]))
-            if wait:
-                await app.state.service.settled.wait()
-            ready.set_result(Local(app.state.service, server, asyncio.get_running_loop(), listener.getsockname()[1]))
-            await task
+        service = app.state.service
+        server = LocalServer(app, service)
+        return server, service.settled if wait else None, Local(service, server, loop, port)
 
-    thread = threading.Thread(target=asyncio.run, args=(work(),), name="local-server")
-    thread.start()
-    running = ready.result(timeout=PATIENCE)
-    try:
-        yield running
-    finally:
-        running.terminate()
-        thread.join(timeout=PATIENCE)
-        assert not thread.is_alive(), "the server did not shut down"
+    return in_thread(prepare, patience=PATIENCE)
 
 
 @pytest.fixture
