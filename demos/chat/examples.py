@@ -14,7 +14,7 @@ _ASKED = (
     ("A fact in a very long log", Asked("lookup", 3_600)),
 )
 #: The first with which the bundled models are right about all three: the hand-over is to be seen, not their mistakes.
-_SEED = 6
+_SEED = 3
 
 
 @dataclass(frozen=True, slots=True)
