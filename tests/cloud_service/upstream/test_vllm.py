@@ -15,7 +15,7 @@ import pytest
 from cloud_service.service import Serving
 from model_runtime.tokenizers import load_tokenizer
 from tests.cloud_service.conftest import _device as connected
-from wire_protocol.messages import Extend, Finished, Generate, Hello, Rejected, Sampling, Stop, Tokens
+from wire_protocol.messages import Extend, Finished, Generate, Hello, Rejected, Sampling, Stop, Tokens, terminal
 
 PYTHON = os.environ.get("PD_VLLM_PYTHON", "")
 MODEL = Path(__file__).parents[3] / "demos/models/device"
@@ -39,8 +39,10 @@ def vllm(tmp_path_factory):
     options = ["--served-model-name", "toy", "--dtype", "bfloat16", "--enforce-eager", "--max-model-len", "2048"]
     offers = ["--scheduling-policy", "priority", "--enable-prompt-tokens-details"]
     environment = {**os.environ, "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1"}
-    log = (tmp_path_factory.mktemp("vllm") / "log").open("w+")
-    with subprocess.Popen([*command, *options, *offers], stdout=log, stderr=log, env=environment) as process:
+    with (
+        (tmp_path_factory.mktemp("vllm") / "log").open("w+") as log,
+        subprocess.Popen([*command, *options, *offers], stdout=log, stderr=log, env=environment) as process,
+    ):
         try:
             url, until = f"http://127.0.0.1:{port}", time.monotonic() + PATIENCE
             while not get(f"{url}/health"):
@@ -51,7 +53,6 @@ def vllm(tmp_path_factory):
             yield url
         finally:
             process.terminate()
-    log.close()
 
 
 def get(url: str) -> str | None:
@@ -126,9 +127,9 @@ async def test_leaving_ends_the_work(over_vllm, vllm, prompt):
     _, connect, hello = over_vllm
     async with connect() as one:
         await hello(one)
-        await one.send(Generate("a", 1500, prompt=prompt, sampling=Sampling(temperature=5.0)))
-        while not isinstance(await one.receive(), Tokens):
-            pass
+        await one.send(Generate("a", 1500, prompt=prompt, sampling=Sampling(temperature=2.0)))
+        while not isinstance(said := await one.receive(), Tokens):
+            assert not terminal(said), said
         await one.send(Stop("a", "taken_over"))
         assert (await one.until_terminal("a"))[-1].reason in ("stopped", "eos")
     # An abort is in no counter of requests: what runs, and what is generated, tell.
