@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -144,7 +145,7 @@ def test_a_full_buffer_yields_to_a_first_token_that_would_be_late() -> None:
     full, dry = Work(1, 1, True, NOW + 9), Work(2, 1, True, NOW + 0.05)
     in_a_hurry = Work(3, 100, False, NOW + 0.1)
     assert plan_pass([full, dry, in_a_hurry], PassBudget(200), COSTS, NOW) == [Share(2, 1), Share(3, 100)]
-    has_time = dataclasses.replace(in_a_hurry, due=NOW + 5)
+    has_time = msgspec.structs.replace(in_a_hurry, due=NOW + 5)
     assert {share.key for share in plan_pass([full, dry, has_time], PassBudget(200), COSTS, NOW)} == {1, 2, 3}
 
 
@@ -174,7 +175,7 @@ def test_a_chunk_ends_before_the_first_device_runs_dry_but_never_shrinks_below_t
 def test_a_first_token_that_will_be_late_makes_way_for_those_that_will_not_but_not_for_ever() -> None:
     hopeless, hopeful = Work(1, 900, False, NOW + 0.5), Work(2, 100, False, NOW + 1)
     assert plan_pass([hopeless, hopeful], PassBudget(100), COSTS, NOW) == [Share(2, 100)]
-    much_later = dataclasses.replace(hopeful, due=NOW + 0.6 + LATE_GRACE)
+    much_later = msgspec.structs.replace(hopeful, due=NOW + 0.6 + LATE_GRACE)
     assert plan_pass([hopeless, much_later], PassBudget(100), COSTS, NOW) == [Share(1, 100)]
 
 

@@ -57,7 +57,8 @@ class Rig:
 
     async def written(self) -> None:
         """Everything that was asked of the history has been done."""
-        await asyncio.sleep(0)
+        for _ in range(10):  # what was begun may ask in some turns from now
+            await asyncio.sleep(0)
         await self.history.written()
 
 

@@ -227,6 +227,7 @@ async def test_on_a_full_disk_the_chat_goes_on_and_is_saved_whole_once_there_is_
 
 async def test_a_conversation_deleted_in_another_window_is_not_brought_back(rig: Rig) -> None:
     await rig.asked("Who?")
+    await rig.written()  # what is not there yet cannot be deleted
     other = Store(rig.folder / "history.sqlite")
     other.delete(rig.conversation.id)
     other.close()
