@@ -1,7 +1,9 @@
-"""Start a model from another's weights: deeper and wider without changing what it says, or with new tokens.
+"""Make a model from another's weights: deeper and wider without changing what it says, with new tokens, or blended with
+what training made of it.
 
 python -m demos.training.grow deeper device.pt cloud.pt --after 1 2 4 --feed-forward 512
 python -m demos.training.grow retoken device.pt device-alt.pt --old TOKENIZER_FOLDER --new TOKENIZER_FOLDER
+python -m demos.training.grow blend cloud-start.pt cloud.pt --trained cloud-trained.pt --share 0.6
 """
 
 from __future__ import annotations
@@ -70,6 +72,11 @@ def retoken(config: DecoderConfig, state: State, old: Tokenizer, new: Tokenizer)
     return replace(config, vocabulary=len(rows)), {**state, "embed.weight": rows}
 
 
+def blend(state: State, trained: State, share: float) -> State:
+    """`share` of the way from one to the other, often better than either (model soups, arXiv 2203.05482)."""
+    return {name: torch.lerp(value, trained[name], share) for name, value in state.items()}
+
+
 def _spelled(token: str, old: Tokenizer) -> list[int]:
     ids = []
     while token:
@@ -81,13 +88,15 @@ def _spelled(token: str, old: Tokenizer) -> list[int]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("how", choices=("deeper", "retoken"))
+    parser.add_argument("how", choices=("deeper", "retoken", "blend"))
     parser.add_argument("source", type=Path)
     parser.add_argument("target", type=Path)
     parser.add_argument("--after", type=int, nargs="*", default=[1, 2, 4])
     parser.add_argument("--feed-forward", type=int, default=512)
     parser.add_argument("--old", type=Path)
     parser.add_argument("--new", type=Path)
+    parser.add_argument("--trained", type=Path, help="what `source` became")
+    parser.add_argument("--share", type=float, default=0.6, help="of --trained")
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
     torch.manual_seed(options.seed)
@@ -96,6 +105,8 @@ def main() -> None:
     if options.how == "deeper":
         config, state = widen(config, state, options.feed_forward)
         config, state = deepen(config, state, options.after)
+    elif options.how == "blend":
+        state = blend(state, torch.load(options.trained, weights_only=True)["model"], options.share)
     else:
         old, new = (Tokenizer.from_file(str(folder / "tokenizer.json")) for folder in (options.old, options.new))
         config, state = retoken(config, state, old, new)
