@@ -229,8 +229,8 @@ class World:
         self._at(self.now + PATIENCE.progress_every, lambda: self._progress(key, viewer))
         ready_at, told = viewer.visit.ready, viewer.told
         stands = Told(self.now, bisect_right(viewer.shown, self.now), PACE, ready_at)
-        fresh = told is not None and self.now < told.at + PATIENCE.progress_at_least_every
-        if told is not None and fresh and told.holds(stands, len(viewer.arrivals)):
+        every = PATIENCE.progress_at_least_every
+        if told is not None and not told.stale(stands, len(viewer.arrivals), at_least_every=every):
             return None
         viewer.told = stands
         return Reported(key, Report(self.now, stands.shown, PACE, ready_at))

@@ -28,6 +28,7 @@ from wire_protocol.messages import (
 )
 
 _CODEC = codec_for("pd.v1")
+PATIENCE = Patience()
 
 
 @dataclass(slots=True)
@@ -95,7 +96,7 @@ class Device(asyncio.Protocol):
                 self._send(Generate("g", self._grant, prompt=prompt))
             case Accepted():
                 if self._paced:
-                    self._timer = asyncio.get_running_loop().call_later(Patience().progress_every, self._progress)
+                    self._timer = asyncio.get_running_loop().call_later(PATIENCE.progress_every, self._progress)
             case Finished(reason="grant"):
                 self._end("")
             case Finished() | Rejected() | Error():
@@ -105,13 +106,12 @@ class Device(asyncio.Protocol):
 
     def _progress(self) -> None:
         """Where there is something to tell, as the SDK sees it. Each token is shown when the next one is due."""
-        now, received, patience = time.monotonic(), len(self.stream.arrivals), Patience()
-        stands = Told(now, max(0, received - 1), TICK, self._ready_at)
-        told = self._told
-        if told is None or now >= told.at + patience.progress_at_least_every or not told.holds(stands, received):
+        now, received = time.monotonic(), len(self.stream.arrivals)
+        stands, every = Told(now, max(0, received - 1), TICK, self._ready_at), PATIENCE.progress_at_least_every
+        if self._told is None or self._told.stale(stands, received, at_least_every=every):
             self._told = stands
             self._send(Progress("g", received, stands.shown, 1000 * TICK, 1000 * (self._ready_at - now)))
-        self._timer = asyncio.get_running_loop().call_later(patience.progress_every, self._progress)
+        self._timer = asyncio.get_running_loop().call_later(PATIENCE.progress_every, self._progress)
 
     def _end(self, fault: str) -> None:
         if not self._done.done():

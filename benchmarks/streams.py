@@ -1,7 +1,7 @@
 """How many live streams one core of gateway keeps on time.
 
-Each stream is a WebSocket connection of its own with one generation at 20 tokens/s, and says `progress` four times a
-second as the SDK does; 50 of them begin in a second. The gateway is pinned to one core, over an *emulated* engine that
+Each stream is a WebSocket connection of its own with one generation at 20 tokens/s, and says `progress` when the
+SDK would; 50 of them begin in a second. The gateway is pinned to one core, over an *emulated* engine that
 gives every generation one token at each multiple of 50 ms; the devices are another process on the other cores. The
 engine and its scheduler are a process of their own there (`apart`, as with `pd-cloud serve --instances 1`), or threads
 of the gateway on its one core (`within`). A frame is late by the time from its tick until the device has it. Aim: 1,000

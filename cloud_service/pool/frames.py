@@ -112,8 +112,8 @@ class TurnedAway(_Frame, frozen=True):
 
 
 class Gave(_Frame, frozen=True):
-    """Output tokens of one pass or several: keys and what each got, in order. One frame for all of them, as a frame for
-    each costs the service more than all else that it does with a token but send it."""
+    """Output tokens of one pass or several: keys and what each got, in order. Read in one go, as tokens are what a
+    service hears most."""
 
     parts: tuple[tuple[int, tuple[int, ...]], ...]
 

@@ -51,8 +51,8 @@ class _Graph:
     nodes: list[Any] = field(default_factory=list)
     initializers: list[Any] = field(default_factory=list)
     _loaded: dict[str, str] = field(default_factory=dict)
-    #: Whether a tensor is 16-bit, by its name.
-    _is_half: dict[str, bool] = field(default_factory=dict)
+    #: The names of tensors that are 16-bit.
+    _half: set[str] = field(default_factory=set)
 
     def add(self, kind: str, inputs: list[str], output: str, **attributes: Any) -> str:
         from onnx import helper
@@ -75,7 +75,7 @@ class _Graph:
     def _as_float(self, name: str) -> str:
         import onnx
 
-        if not self._is_half[name]:
+        if name not in self._half:
             return name
         if name + ".float" not in self._loaded:
             self._loaded[name + ".float"] = self.add("Cast", [name], name + ".float", to=onnx.TensorProto.FLOAT)
@@ -92,14 +92,14 @@ class _Graph:
 
         location = self.path.parent / "model.safetensors"
         if not location.exists():
-            self._is_half[name + ".value"] = False
             return self.constant(name + ".value", self.weights[name], np.float32)
         kind, shape, offset, length = _located(location, name)
         tensor = onnx.TensorProto(name=name, data_type=kind, dims=shape, data_location=onnx.TensorProto.EXTERNAL)
         for key, value in (("location", location.name), ("offset", offset), ("length", length)):
             tensor.external_data.add(key=key, value=str(value))
         self.initializers.append(tensor)
-        self._is_half[name] = kind != onnx.TensorProto.FLOAT
+        if kind != onnx.TensorProto.FLOAT:
+            self._half.add(name)
         return name
 
     def build(self, *, grows: bool) -> Any:
@@ -155,7 +155,8 @@ class _Graph:
         stored, output = self._stored(name), name + ".transposed"
         if output not in self._loaded:
             self._loaded[output] = self.add("Transpose", [stored], output, perm=[1, 0])
-            self._is_half[output] = self._is_half[stored]
+            if stored in self._half:
+                self._half.add(output)
         return self._as_float(output)
 
     def _linear(self, x: str, name: str) -> str:

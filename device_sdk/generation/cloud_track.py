@@ -129,7 +129,7 @@ class CloudTrack:
             return []
         attempt.considered_at = now
         stands = Told(now, shown, pace, None if ready_in is None else now + ready_in)
-        if told is not None and now < told.at + patience.progress_at_least_every and told.holds(stands, received):
+        if told is not None and not told.stale(stands, received, at_least_every=patience.progress_at_least_every):
             return []
         attempt.told = stands
         return [TellProgress(attempt.number, received, shown, pace, ready_in)]

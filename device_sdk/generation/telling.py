@@ -35,6 +35,10 @@ class Told:
             return True
         return abs(self.ready_at - now.ready_at) <= max(least, OFF_BY_SHARE * (now.ready_at - now.at))
 
+    def stale(self, now: Told, received: int, *, at_least_every: float) -> bool:
+        """Whether to tell `now` instead: this is wrong, or so many seconds old."""
+        return now.at >= self.at + at_least_every or not self.holds(now, received)
+
     def _dry_at(self, received: int) -> float:
         """When it runs out of tokens, if no more come."""
         return self.at + max(0, received - self.shown) * self.pace

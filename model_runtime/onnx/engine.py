@@ -172,13 +172,15 @@ class OnnxEngine(Engine):
         ]
         try:
             done = self._runner.run(items, cancellation)
+            gone = [item.state for item in items]
+            resting = self._table.but({chunk.sequence for chunk in chunks})
+            parted = [(sequence, self._runner.part(state, gone)) for sequence, state in resting]
         except (EngineFailedError, MemoryError) as error:
             raise self._table.fail(str(error)) from error
         for chunk, (state, _) in zip(chunks, done, strict=True):
             self._table.replace(chunk.sequence, state)
-        gone = [item.state for item in items]
-        for sequence, state in self._table.but({chunk.sequence for chunk in chunks}):
-            self._table.replace(sequence, self._runner.part(state, gone))
+        for sequence, state in parted:
+            self._table.replace(sequence, state)
         return [result for _, result in done]
 
     def shutdown(self) -> None:
