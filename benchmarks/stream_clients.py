@@ -5,7 +5,11 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
+import heapq
 import os
+import selectors
+import socket
 import struct
 import time
 from dataclasses import dataclass, field
@@ -27,6 +31,9 @@ from wire_protocol.messages import (
     Welcome,
 )
 
+#: Seconds between two looks at what has come: to be woken for every frame costs both sides more than the frame. Frames
+#: are that much later here than they came, at most.
+LOOK_EVERY = 0.002
 _CODEC = codec_for("pd.v1")
 PATIENCE = Patience()
 
@@ -41,51 +48,75 @@ class Stream:
     fault: str = ""
 
 
-class Device(asyncio.Protocol):
+class Device:
     """One connection with one generation. A WebSocket client as far as this needs one (RFC 6455)."""
 
-    def __init__(
-        self, number: int, grant: int, paced: bool, prints: tuple[str, str], done: asyncio.Future[None]
-    ) -> None:
+    def __init__(self, port: int, number: int, grant: int, prints: tuple[str, str]) -> None:
         self.stream = Stream()
+        self.ended = False
         self._number = number
         self._grant = grant
-        self._paced = paced
+        self._accepted = False
         self._prints = prints
-        self._done = done
         self._data = bytearray()
         self._upgraded = False
-        self._timer: asyncio.TimerHandle | None = None
         self._told: Told | None = None
         #: Long after it has all it asked for: it is the cloud's to the end.
         self._ready_at = time.monotonic() + 2 * grant * TICK
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = transport
+        self.socket = socket.create_connection(("127.0.0.1", port))
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.socket.setblocking(False)
         key = base64.b64encode(os.urandom(16)).decode()
-        transport.write(  # type: ignore[attr-defined]
+        self.socket.send(
             f"GET {WEBSOCKET_PATH} HTTP/1.1\r\nHost: gateway\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
             f"Sec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Protocol: pd.v1\r\n\r\n".encode()
         )
 
-    def data_received(self, data: bytes) -> None:
+    def read(self) -> None:
+        """What has come."""
+        try:
+            data = self.socket.recv(65536)
+        except OSError as error:
+            self.end(f"the connection was lost: {error}")
+            return
         now = time.monotonic()
+        if not data:
+            self.end("the connection was closed")
+            return
         self._data += data
         if not self._upgraded:
-            end = self._data.find(b"\r\n\r\n")
-            if end < 0:
-                return
-            if not self._data.startswith(b"HTTP/1.1 101"):
-                self._end(bytes(self._data[:60]).decode("latin-1"))
-                return
-            del self._data[: end + 4]
-            self._upgraded = True
-            self._send(Hello(1, "benchmark", tokenizer=self._prints[0], template=self._prints[1]))
-        while (frame := self._next_frame()) is not None:
-            self._take(frame, now)
+            self._upgrade()
+        while self._upgraded and not self.ended and (message := self._next_message()) is not None:
+            self._take(message, now)
 
-    def connection_lost(self, error: Exception | None) -> None:
-        self._end(f"the connection was lost: {error}")
+    def tell(self, now: float) -> None:
+        """Progress, where there is something to tell as the SDK sees it. Each token is shown when the next is due."""
+        if not self._accepted:
+            return
+        received = len(self.stream.arrivals)
+        stands, every = Told(now, max(0, received - 1), TICK, self._ready_at), PATIENCE.progress_at_least_every
+        if self._told is None or self._told.stale(stands, received, at_least_every=every):
+            self._told = stands
+            self._send(Progress("g", received, stands.shown, 1000 * TICK, 1000 * (self._ready_at - now)))
+
+    def end(self, fault: str) -> None:
+        """The socket is closed by whoever reads it: there is always a last thing to read then, its end."""
+        if not self.ended:
+            self.ended = True
+            self.stream.fault = fault
+            with contextlib.suppress(OSError):  # it may be gone
+                self.socket.shutdown(socket.SHUT_RDWR)
+
+    def _upgrade(self) -> None:
+        end = self._data.find(b"\r\n\r\n")
+        if end < 0:
+            return
+        if not self._data.startswith(b"HTTP/1.1 101"):
+            self.end(bytes(self._data[:60]).decode("latin-1"))
+            return
+        del self._data[: end + 4]
+        self._upgraded = True
+        self._send(Hello(1, "benchmark", tokenizer=self._prints[0], template=self._prints[1]))
 
     def _take(self, message: CloudMessage, now: float) -> None:
         match message:
@@ -95,39 +126,27 @@ class Device(asyncio.Protocol):
                 prompt = (self._number % 200 + 3,) * 4
                 self._send(Generate("g", self._grant, prompt=prompt))
             case Accepted():
-                if self._paced:
-                    self._timer = asyncio.get_running_loop().call_later(PATIENCE.progress_every, self._progress)
+                self._accepted = True
             case Finished(reason="grant"):
-                self._end("")
+                self.end("")
             case Finished() | Rejected() | Error():
-                self._end(str(message))
+                self.end(str(message))
             case _:
                 pass
-
-    def _progress(self) -> None:
-        """Where there is something to tell, as the SDK sees it. Each token is shown when the next one is due."""
-        now, received = time.monotonic(), len(self.stream.arrivals)
-        stands, every = Told(now, max(0, received - 1), TICK, self._ready_at), PATIENCE.progress_at_least_every
-        if self._told is None or self._told.stale(stands, received, at_least_every=every):
-            self._told = stands
-            self._send(Progress("g", received, stands.shown, 1000 * TICK, 1000 * (self._ready_at - now)))
-        self._timer = asyncio.get_running_loop().call_later(PATIENCE.progress_every, self._progress)
-
-    def _end(self, fault: str) -> None:
-        if not self._done.done():
-            self.stream.fault = fault
-            self._done.set_result(None)
-            self._transport.close()
-        if self._timer is not None:
-            self._timer.cancel()
 
     def _send(self, message: Hello | Generate | Progress) -> None:
         body = _CODEC.encode(message)
         size = bytes([0x80 | len(body)]) if len(body) < 126 else struct.pack("!BH", 0x80 | 126, len(body))
         # A mask of zeros: what is sent is what was meant.
-        self._transport.write(b"\x82" + size + b"\0\0\0\0" + body)  # type: ignore[attr-defined]
+        self._write(b"\x82" + size + b"\0\0\0\0" + body)
 
-    def _next_frame(self) -> CloudMessage | None:
+    def _write(self, frame: bytes) -> None:
+        try:
+            self.socket.send(frame)  # a few bytes: whole, or the gateway has read nothing for a long time
+        except OSError as error:
+            self.end(f"nothing could be sent: {error}")
+
+    def _next_message(self) -> CloudMessage | None:
         data = self._data
         if len(data) < 2:
             return None
@@ -143,24 +162,44 @@ class Device(asyncio.Protocol):
         if opcode == 2:
             return _CODEC.decode_cloud(body)
         if opcode == 9:  # a ping
-            self._transport.write(b"\x8a" + bytes([0x80 | len(body)]) + b"\0\0\0\0" + body)  # type: ignore[attr-defined]
-        return self._next_frame()
+            self._write(b"\x8a" + bytes([0x80 | len(body)]) + b"\0\0\0\0" + body)
+        return self._next_message()
 
 
-async def live(
-    port: int, count: int, *, tokens: int, ramp: float, paced: bool, prints: tuple[str, str]
-) -> list[Stream]:
-    """`count` streams of `tokens` tokens each, begun evenly over `ramp` seconds. Returns when all have ended."""
-    loop = asyncio.get_running_loop()
-    devices, ends = [], []
-    for number in range(count):
-        done: asyncio.Future[None] = loop.create_future()
-        device = Device(number, tokens, paced, prints, done)
-        await loop.create_connection(lambda device=device: device, "127.0.0.1", port)
-        devices.append(device)
-        ends.append(done)
-        await asyncio.sleep(ramp / count)
-    await asyncio.wait_for(asyncio.gather(*ends), timeout=60 + 4 * tokens * TICK)
+def live(port: int, count: int, *, tokens: int, ramp: float, paced: bool, prints: tuple[str, str]) -> list[Stream]:
+    """`count` streams of `tokens` tokens each, begun evenly over `ramp` seconds. Returns when all have ended.
+
+    Without an event loop: asyncio takes four times as long for a frame, and would be late for a thousand devices.
+    """
+    began = time.monotonic()
+    until = began + ramp + 60 + 4 * tokens * TICK
+    devices: list[Device] = []
+    looks: list[tuple[float, int]] = []
+    live = 0
+    with selectors.DefaultSelector() as selector:
+        while live or len(devices) < count:
+            now = time.monotonic()
+            if now > until:
+                raise TimeoutError(f"{live} of {count} streams have not ended after {now - began:.0f} s")
+            if len(devices) < count and now >= began + len(devices) * ramp / count:
+                device = Device(port, len(devices), tokens, prints)
+                selector.register(device.socket, selectors.EVENT_READ, device)
+                if paced:
+                    heapq.heappush(looks, (now + PATIENCE.progress_every, len(devices)))
+                devices.append(device)
+                live += 1
+            while looks and looks[0][0] <= now:
+                _, number = heapq.heappop(looks)
+                if not devices[number].ended:
+                    devices[number].tell(now)
+                    heapq.heappush(looks, (now + PATIENCE.progress_every, number))
+            time.sleep(LOOK_EVERY)
+            for key, _ in selector.select(0):
+                key.data.read()
+                if key.data.ended:
+                    selector.unregister(key.fileobj)
+                    key.data.socket.close()
+                    live -= 1
     return [device.stream for device in devices]
 
 

@@ -13,7 +13,6 @@ Run: `python -m benchmarks.streams [--quick] [--json FILE] [--streams N …] [--
 from __future__ import annotations
 
 import argparse
-import asyncio
 import itertools
 import json
 import os
@@ -31,6 +30,7 @@ import numpy as np
 from benchmarks.stream_clients import Stream, live, live_sse
 from benchmarks.stream_engine import TICK
 from demos.side_by_side.hardware import machine
+from http_api.serving import run
 from model_runtime.testing import ScriptedTokenizer
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def measure(core: int, engine: str, streams: int, tokens: int, paced: bool) -> O
     with server("stream_gateway", core, str(streams), engine) as (port, pid):
         started, cpu_before = time.monotonic(), _cpu_seconds(pid)
         ramp = streams / BEGIN_A_SECOND
-        found = asyncio.run(live(port, streams, tokens=tokens, ramp=ramp, paced=paced, prints=prints))
+        found = live(port, streams, tokens=tokens, ramp=ramp, paced=paced, prints=prints)
         seconds, cpu = time.monotonic() - started, _cpu_seconds(pid) - cpu_before
         rss = int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * resource.getpagesize() / 2**20
     late = 1000 * np.array([each for stream in found if stream.arrivals for each in lateness(stream)] or [np.inf])
@@ -117,7 +117,7 @@ class PeerOutcome:
 
 def measure_peer(core: int, asked: int, tokens: int, *, lock: bool) -> PeerOutcome:
     with server("stream_peer", core, "lock" if lock else "free") as (port, _):
-        streams = asyncio.run(live_sse(port, asked, tokens=tokens, patience=tokens * TICK + 1))
+        streams = run(live_sse(port, asked, tokens=tokens, patience=tokens * TICK + 1))
     live_ones = [stream for stream in streams if not stream.fault]
     late = [1000 * each for stream in live_ones for each in lateness(stream)]
     return PeerOutcome(lock, asked, len(live_ones), float(np.percentile(late, 99)) if late else None)

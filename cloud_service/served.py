@@ -37,14 +37,17 @@ class _Delivery:
             return False
         return now > next_token_needed(self.given, self.first_at, self.last_at, self.report, _NO_TARGETS)
 
-    def give(self, now: float, tokens: int) -> None:
+    def give(self, now: float, tokens: int) -> bool:
+        """Returns whether they were late."""
+        late = self.given > 0 and self.late(now)
         if self.given == 0:
             self.first_at = now
-        elif self.report is not None and self.late(now):
+        elif late and self.report is not None:
             # It has waited since it ran dry, and goes on from here.
             self.report = Report(now, self.given, self.report.pace, self.report.ready_at)
         self.given += tokens
         self.last_at = now
+        return late
 
 
 class Served:
@@ -155,9 +158,8 @@ class Served:
             metrics.ttft.observe(now - self._arrived)
         else:
             metrics.inter_token.observe((now - delivery.last_at) / tokens)
-            if delivery.late(now):
-                metrics.late_tokens.inc(tokens)
-        delivery.give(now, tokens)
+        if delivery.give(now, tokens):
+            metrics.late_tokens.inc(tokens)
 
     def _close(self, reason: str, **facts: float | str) -> None:
         self._open = False

@@ -27,11 +27,12 @@ def run(main: Coroutine[Any, Any, ResultT]) -> ResultT:
 
 def settle_heap() -> None:
     """What is there now stays, so that the garbage collector need not look at it again; and it looks seldom at what
-    comes: tokens leave no cycles behind, and one look at everything is many late tokens. For a process that only
+    comes: tokens leave no cycles behind, and one look at everything is many late tokens. A pass of a thousand tokens
+    makes some 6,000 objects, which should be gone before it looks; 50,000 take it 30 ms. For a process that only
     serves, once it is ready to."""
     gc.collect()
     gc.freeze()
-    gc.set_threshold(50_000, 20, 50)
+    gc.set_threshold(20_000, 50, 50)
 
 
 def listen(host: str, port: int) -> socket.socket:

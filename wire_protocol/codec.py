@@ -7,7 +7,7 @@ A codec has no state: one may be shared by all connections and threads.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, get_args
 
 import msgspec
 
@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
 #: Where a service answers the upgrade.
 WEBSOCKET_PATH = "/v1/pd"
+
+
+_DEVICE_MESSAGES = frozenset(get_args(DeviceMessage))
 
 
 class Codec(ABC):
@@ -55,7 +58,7 @@ class Codec(ABC):
 
     def _checked(self, message: DeviceMessage | CloudMessage, encode: Any) -> bytes:
         """Encode, and decode as the peer will: a fault shows here, with its cause, and not as a closed connection."""
-        side = self._device if isinstance(message, DeviceMessage) else self._cloud
+        side = self._device if type(message) in _DEVICE_MESSAGES else self._cloud
         try:
             data: bytes = encode(message)
             side.decode(data)

@@ -83,6 +83,8 @@ class GenerationLedger:
     def cloud_says(self, message: CloudMessage) -> None:
         """Raises OutOfOrderError."""
         match message:
+            case Tokens():  # by far the most
+                self._grow(message)
             case Welcome():
                 raise OutOfOrderError("`welcome` is said once, before everything else")
             case Draining():
@@ -93,8 +95,6 @@ class GenerationLedger:
                 self._accept(message)
             case Refinement():
                 self._refine(message)
-            case Tokens():
-                self._grow(message)
             case Finished():
                 self._accepted(message)
                 self._end(message.id)

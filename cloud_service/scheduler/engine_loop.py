@@ -236,7 +236,8 @@ class EngineLoop:
                 self._sample(generation, result)
                 if len(self._events) >= TOLD_AT_ONCE:
                     self._flush()  # they are on their way while the others are sampled
-            self._halt(generation, self._clock())
+            if generation.halt is not None:
+                self._halt(generation, self._clock())
         self._hand_over([generation for generation, _ in parts if generation.can_move])
 
     def _hand_over(self, generations: Sequence[Generation]) -> None:

@@ -102,8 +102,9 @@ class Generation:
     @property
     def can_move(self) -> bool:
         """Whether it is to be handed over now: a token is there, and scorers have seen all that they want to."""
-        seen = self.fed >= self.begins_at + self.job.needs.answer_rows
-        return self.runs and not self._stays and self.given > 0 and seen
+        if self._stays or not self.runs or self.given == 0:
+            return False
+        return self.fed >= self.begins_at + self.job.needs.answer_rows
 
     @property
     def pending(self) -> int:
@@ -146,7 +147,7 @@ class Generation:
 
     @property
     def work(self) -> Work:
-        return Work(self.key, self.pending, decoding=self.given > 0, due=self.due)
+        return Work(self.key, len(self.tokens) - self.fed, self.given > 0, self.due)
 
     @property
     def usage(self) -> Usage:

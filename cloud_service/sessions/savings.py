@@ -7,13 +7,12 @@ class Savings:
     """The generations of one connection."""
 
     def __init__(self, *, remember: int = 1_024) -> None:
-        """`remember`: for how many generations, the newest ones."""
+        """`remember`: for how many generations, the last to begin."""
         self._given: dict[str, int] = {}
         self._remember = remember
 
     def gave(self, generation: str, end: int) -> None:
         """The service has given output tokens up to index `end`."""
-        self._given.pop(generation, None)
         self._given[generation] = end
         if len(self._given) > self._remember:
             del self._given[next(iter(self._given))]

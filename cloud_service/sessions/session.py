@@ -226,7 +226,7 @@ class Session:
         self._ledger.cloud_says(message)
         if isinstance(message, Tokens):
             self._savings.gave(message.id, message.end)
-        if isinstance(message, Finished | Rejected | Error):
+        elif isinstance(message, (Finished, Rejected, Error)):
             self._served.pop(message.id, None)
             self._begins_at.pop(message.id, None)
         self._link.send(message)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from types import SimpleNamespace
 
@@ -337,7 +336,7 @@ class Muddled(ScriptedEngine):
     def forward(self, chunks: Sequence[Chunk], cancellation: Cancellation | None = None) -> list[Result]:
         results = super().forward(chunks, cancellation)
         return [
-            dataclasses.replace(result, logits=result.logits * float("nan")) if len(chunk.tokens) == 13 else result
+            Result(result.logits * float("nan")) if len(chunk.tokens) == 13 else result
             for chunk, result in zip(chunks, results, strict=True)
         ]
 
