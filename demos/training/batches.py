@@ -26,11 +26,13 @@ if TYPE_CHECKING:
     from demos.training.vocabulary import Split
 
 QUESTION_WEIGHTS: dict[AnyKind, float] = {
-    "lookup": 3.5, "report": 2.0, "count": 0.5, "absent": 0.3, "chat": 0.04,
+    "lookup": 5.0, "step": 1.5, "report": 2.0, "count": 0.5, "absent": 0.4, "chat": 0.04,
 }  # fmt: skip
-# Loss weights: which entry to cite and whether to go on decide an answer; the rest is copying.
-# Whether a report goes on is learnt last.
-_DECISION, _COPY, _ASKED, _GOES_ON = 3.0, 1.0, 0.1, 9.0
+# Loss weights: which entry to cite and whether to go on decide an answer; the rest is copying. A lookup decides once,
+# where a report has dozens of tokens for each decision; whether a report goes on is learnt last.
+_DECISION, _COPY, _ASKED, _GOES_ON, _WHICH = 3.0, 1.0, 0.1, 9.0, 12.0
+# The words of entries' wordings that say nothing of what happened: any other word may stand there.
+_GLUE = frozenset(["the", "to", "by", "of", "in", "for", "from", "with", "and", "at", "a", "was", "over"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,11 +70,12 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Mix:
-    """Shares of rows: random tokens twice, positions stretched, known words cut into pieces."""
+    """Shares of rows: random tokens twice, positions stretched, known words cut into pieces, entries reworded."""
 
     repeats: float
     stretch: float
     pieces: float
+    reworded: float = 0.0
 
 
 PLAIN = Mix(0.0, 0.0, 0.0)
@@ -96,7 +99,8 @@ def _without_words(tokenizer_json: str, rng: Random) -> str:
     model = data["model"]
     share = rng.uniform(0.2, 0.9)
     gone = {t for t in model["vocab"] if len(t) > 3 and not t.isdigit() and rng.random() < share}
-    model["vocab"] = {token: index for token, index in model["vocab"].items() if token not in gone}
+    # Renamed to what no text holds, not left out: special tokens are numbered from the vocabulary's size on.
+    model["vocab"] = {f"\0{index}" if token in gone else token: index for token, index in model["vocab"].items()}
     model["merges"] = [m for m in model["merges"] if not gone & {m[0], m[1], m[0] + m[1]}]
     return json.dumps(data)
 
@@ -111,6 +115,7 @@ class BatchMaker:
         names = [encoder.whole.id_to_token(index) for index in range(self._vocabulary)]
         self._numbers = {index for index, name in enumerate(names) if name.isdigit() and len(name) == 3}
         common = {token for text in _wordings() for token in encoder.whole.encode(text).ids}
+        self._pieces = [n for n in names if n.isascii() and n.isalpha() and n.islower() and len(n) < 5]
         self._telling = {i for i, name in enumerate(names) if i not in common and any(c.isalpha() for c in name)}
 
     def make(self, rng: Random, shape: Shape, rows: int, split: Split = "train", mix: Mix = PLAIN) -> Batch:
@@ -159,8 +164,9 @@ class BatchMaker:
         introduction = rng.choice(phrases.INTRODUCTIONS)
         apart = rng.random() < 0.12
         target = shape.document - 16
+        reword = self._reword if split == "train" and rng.random() < mix.reworded else None
         while True:
-            document = make_document(rng, target, split)
+            document = make_document(rng, target, split, reword)
             prompt = encode(opening + chat.open("user") + introduction + document.text[:-1])
             if len(prompt) <= shape.document:
                 break
@@ -177,6 +183,7 @@ class BatchMaker:
             positions = self._stretched(rng, np.array(prompt), encode("\n")[0])
         batch.positions[row, : len(prompt)] = positions
         newline = encode("\n")[0]
+        turn_ids = encode(turn)
         seen = self._trace(prompt, newline, batch.line[row], batch.previous[row])
         base = at = shape.document
         next_position = int(positions[-1]) + 1
@@ -194,6 +201,9 @@ class BatchMaker:
                 if ask[place] in self._telling:
                     batch.previous[row, at + place] = seen.get((ask[place - 1], ask[place]), -1)
             named = np.flatnonzero(batch.previous[row, at : at + len(ask)] >= 0)
+            if not len(named) and question.kind == "lookup":
+                # A job's name tells nothing token by token: what is meant is known once all is read.
+                named = np.array([len(ask) - len(turn_ids)])
             if len(named) and answer[0] in self._numbers:
                 batch.first[row, at + named[0] : at + len(ask)] = answer[0]
                 if question.kind == "count":
@@ -226,6 +236,22 @@ class BatchMaker:
                 fresh.append((pair, number))
         seen.update(fresh)
         return seen
+
+    def _reword(self, rng: Random, pattern: str) -> str:
+        """Words that nobody has read before, here and there: what is cited is to be copied, not guessed."""
+        if rng.random() < 0.4:
+            return pattern
+        words = []
+        for word in pattern.split(" "):
+            if rng.random() < 0.12:
+                words.append(self._word(rng) + rng.choice(("", "", "", ",", ":")))
+            words.append(self._word(rng) if word in _GLUE and rng.random() < 0.25 else word)
+        if rng.random() < 0.2:
+            words.append(self._word(rng))
+        return " ".join(words)
+
+    def _word(self, rng: Random) -> str:
+        return "".join(rng.choices(self._pieces, k=rng.randint(1, 3)))
 
     def _lead(self, index: int, lead: str, conversation: bool) -> str:
         return self._chat.separator + self._chat.open("user") if conversation and index else lead
@@ -274,4 +300,6 @@ def _weigh(tokenizer: Tokenizer, answer: list[int], question: Question) -> np.nd
             weights[at] = _DECISION
         elif tokens[at - 1] == ".":
             weights[at] = _GOES_ON if question.kind == "report" else _DECISION
+    if question.kind in {"lookup", "absent"}:
+        weights[0] = _WHICH
     return weights

@@ -3,6 +3,7 @@ measured on. Everything follows from the random generator passed in; nothing her
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from random import Random
@@ -15,9 +16,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 QuestionKind = Literal["lookup", "report", "count"]
-# Training also asks for what is absent, and chats a little.
-AnyKind = Literal["lookup", "report", "count", "absent", "chat"]
+# Training also asks for single steps of jobs (lookups that are hard), for what is absent, and chats a little.
+AnyKind = Literal["lookup", "report", "count", "step", "absent", "chat"]
 EntityType = Literal["person", "object", "place"]
+Reword = Callable[[Random, str], str]
 
 # Measured with the bundled tokenizer: what an entry of a log takes on average.
 _TOKENS_PER_ENTRY = {"train": 24.7, "eval": 28.0}
@@ -115,7 +117,8 @@ class Case:
     """Spans of the user message's text that the answer rests on."""
 
 
-def make_document(rng: Random, tokens_target: int, split: Split = "train") -> Document:
+def make_document(rng: Random, tokens_target: int, split: Split = "train", reword: Reword | None = None) -> Document:
+    """`reword` may change an entry's wording (its pattern) before the names are filled in."""
     count = max(2, round((tokens_target - 8) / _TOKENS_PER_ENTRY[split]))
     words = _words_of(split)
     people, objects, places, absent = _cast(rng, words, count)
@@ -140,6 +143,8 @@ def make_document(rng: Random, tokens_target: int, split: Split = "train") -> Do
             write(rng.choice(phrases.FILLERS) if rng.random() < 0.5 else f"{rng.choice(phrases.HEADINGS)}:")
         kind = rng.choice(phrases.KINDS)
         pattern = rng.choice(kind.held_out if split == "eval" and rng.random() < 0.25 else kind.entries)
+        if reword is not None:
+            pattern = reword(rng, pattern)
         # The lower of two draws: some people and places appear often, as in life, and most objects seldom.
         first, second = rng.sample(people, 2)
         roles = {"p": first, "q": second, "o": rng.choice(objects), "l": _often(rng, places)}
@@ -257,6 +262,9 @@ class _Asker:
                 return self._report()
             case "count":
                 return self._count()
+            case "step":
+                steps = [entry for entry in self._document.entries if entry.step is not None]
+                return self._step(self._rng.choice(steps)) if steps else None
             case "absent":
                 if self._rng.random() < 0.25:
                     job = self._document.absent_job
@@ -275,8 +283,7 @@ class _Asker:
         rng = self._rng
         entry = rng.choice(self._document.entries)
         if entry.step is not None and rng.random() < 0.3:
-            text = rng.choice(phrases.JOB_STEPS).format(x=entry.step.job, n=entry.step.number)
-            return self._cite(text, [entry], "lookup")
+            return self._step(entry)
         role = rng.choice([role for role in entry.roles for _ in range(_ASKED_OFTEN[role])])
         entity = entry.roles[role]
         lines = self._mentions[entity]
@@ -295,6 +302,11 @@ class _Asker:
         if len(lines) > 1:
             return None
         return self._cite(rng.choice(self._open_questions(entity)).format(x=entity.name), [entry], "lookup")
+
+    def _step(self, entry: Entry) -> Question:
+        assert entry.step is not None
+        text = self._rng.choice(phrases.JOB_STEPS).format(x=entry.step.job, n=entry.step.number)
+        return self._cite(text, [entry], "lookup")
 
     def _open_questions(self, entity: Entity) -> tuple[str, ...]:
         return {"person": phrases.ANY_PERSON, "object": phrases.ANY_OBJECT, "place": phrases.ANY_PLACE}[entity.type]

@@ -26,7 +26,7 @@ from demos.training.vocabulary import Split
 
 SHAPES = {
     128: Shape(128, 256), 256: Shape(256, 384), 512: Shape(512, 512), 1024: Shape(1024, 640),
-    2048: Shape(2048, 1024), 4096: Shape(4096, 1536),
+    2048: Shape(2048, 1024), 4352: Shape(4352, 1536),
 }  # fmt: skip
 # From which share of the run on, which document lengths are drawn, and how often.
 PLANS: dict[str, list[tuple[float, dict[int, float]]]] = {
@@ -35,16 +35,18 @@ PLANS: dict[str, list[tuple[float, dict[int, float]]]] = {
         (0.20, {128: 0.5, 256: 0.5}),
         (0.45, {128: 0.3, 256: 0.3, 512: 0.4}),
         (0.60, {128: 0.15, 256: 0.25, 512: 0.35, 1024: 0.25}),
-        (0.80, {256: 0.2, 512: 0.3, 1024: 0.3, 2048: 0.15, 4096: 0.05}),
+        (0.80, {256: 0.2, 512: 0.3, 1024: 0.3, 2048: 0.15, 4352: 0.05}),
     ],
     "continue": [
         (0.00, {256: 0.4, 512: 0.4, 1024: 0.2}),
         (0.35, {512: 0.4, 1024: 0.4, 2048: 0.2}),
-        (0.75, {512: 0.25, 1024: 0.35, 2048: 0.25, 4096: 0.15}),
+        (0.75, {512: 0.25, 1024: 0.35, 2048: 0.25, 4352: 0.15}),
     ],
-    "long": [(0.00, {512: 0.15, 1024: 0.30, 2048: 0.35, 4096: 0.20})],
+    "long": [(0.00, {512: 0.15, 1024: 0.30, 2048: 0.35, 4352: 0.20})],
 }
 HINT = 0.3
+# Positions are stretched as far as the context goes, less some questions and answers.
+REACH = 4400
 # Heads of hints that begin anew behind a trained body learn by themselves first: their errors would pull it apart.
 HEADS_ALONE = 100
 
@@ -56,7 +58,7 @@ def shares_at(plan: str, progress: float) -> dict[int, float]:
 def produce(queues, progress, options) -> None:
     """Batches for all ranks: of one shape at a time, so that no rank waits for another's longer document."""
     os.nice(5)
-    maker = BatchMaker(Encoder(options.tokenizer / "tokenizer.json", 12, options.seed), FORMATS[options.format], 4300)
+    maker = BatchMaker(Encoder(options.tokenizer / "tokenizer.json", 12, options.seed), FORMATS[options.format], REACH)
     rng = Random(f"{options.seed}/{time.time() if options.resume else 0}")
     while True:
         done = progress.value
@@ -64,7 +66,7 @@ def produce(queues, progress, options) -> None:
         shape = SHAPES[rng.choices(list(shares), list(shares.values()))[0]]
         rows = max(1, options.batch_tokens // shape.total)
         young = options.plan == "scratch" and done < options.young
-        mix = Mix(0.10, 0.0, 0.0) if young else Mix(0.03, 0.6, 0.5)
+        mix = Mix(0.10, 0.0, 0.0) if young else Mix(0.03, 0.6, 0.5, 0.6)
         for queue in queues:
             queue.put((shape, maker.make(rng, shape, rows, "train", mix)))
 
@@ -220,7 +222,7 @@ def work(rank: int, queue, progress, options: argparse.Namespace) -> None:
 
     chat = FORMATS[options.format]
     encoder = Encoder(options.tokenizer / "tokenizer.json", 0, options.seed)
-    maker = BatchMaker(encoder, chat, 4300)
+    maker = BatchMaker(encoder, chat, REACH)
     source = options.checkpoint if options.resume else options.start
     saved = torch.load(source, weights_only=True) if source else None
     config = (
@@ -283,7 +285,7 @@ def work(rank: int, queue, progress, options: argparse.Namespace) -> None:
         if rank == 0 and (last or time.time() - reported > options.report_every):
             spent = time.time() - reported
             model.eval()
-            sizes = {512: 6, 1024: 3} | ({2048: 2, 4096: 1} if last else {})
+            sizes = {512: 6, 1024: 3} | ({2048: 2, 4352: 1} if last else {})
             # Measured rarely, on shapes of its own: compiling those would cost more than it saves.
             torch.compiler.set_stance("force_eager")
             with torch.autocast("cpu", torch.bfloat16, enabled=options.bfloat16):

@@ -130,6 +130,24 @@ def test_evaluation_uses_names_and_pairs_never_trained_on() -> None:
     assert not pairs["train"] & pairs["eval"]
 
 
+def test_rewording_leaves_names_and_answers_alone() -> None:
+    document = make_document(Random(4), 400, "train", lambda rng, pattern: f"{rng.choice('xyz')}ord, {pattern}")
+    assert all("ord, " in entry.text for entry in document.entries)
+    for question in make_questions(Random(5), document, 20, {"lookup": 1.0, "step": 1.0, "report": 1.0}):
+        assert [document.text[start:end] for start, end in question.evidence]
+        assert "ord, " in question.answer
+        assert "ord, " not in question.text
+
+
+def test_a_question_for_a_step_is_a_lookup_of_that_step() -> None:
+    document = make_document(Random(6), 400)
+    for question in make_questions(Random(7), document, 20, {"step": 1.0}):
+        (entry,) = (entry for entry in document.entries if entry.text == question.answer)
+        assert entry.step is not None
+        assert question.kind == "lookup"
+        assert question.text in _about_step(entry.step)
+
+
 def test_the_split_depends_on_nothing_but_the_word() -> None:
     # Written down, so that a change of the rule (which would move names between the sets) is noticed.
     assert [split_of(word, 5) for word in ("Wim", "Ada", "Okafor", "Emil")] == ["train", "train", "train", "eval"]
