@@ -110,13 +110,9 @@ def _ratio(split: SplitSettings, refine: bool | float | None, prompt_tokens: int
     """The keep ratio; None for no refinement."""
     if refine is False:
         return None
-    ratio = split.keep_ratio
-    if refine is None and prompt_tokens < split.refine_from:
-        return None
-    if refine is True:
-        ratio = ratio or DEFAULT_KEEP_RATIO
-    elif refine is not None:
-        if not 0 < refine <= 1:
-            raise ConfigurationError(f"refine is {refine!r}; it must be True, False, or a keep ratio above 0 up to 1")
-        ratio = refine
-    return None if ratio is None or ratio == 1 else ratio
+    if refine is None:
+        return split.keep_ratio_for(prompt_tokens)
+    ratio = split.keep_ratio or DEFAULT_KEEP_RATIO if refine is True else refine
+    if not 0 < ratio <= 1:
+        raise ConfigurationError(f"refine is {refine!r}; it must be True, False, or a keep ratio above 0 up to 1")
+    return None if ratio == 1 else ratio

@@ -25,8 +25,9 @@ def around_plan(planned: SplitSettings, unread: int, device: DeviceForecast, clo
         return planned
     rate, ttft, tpot = 1.0 / per_token, cloud.ttft or 0.0, device.tpot or 0.0
     tokens = unread
-    if planned.keep_ratio is not None and unread >= planned.refine_from and cloud.refinement is not None:
-        tokens = refined_length(unread, keep_ratio=planned.keep_ratio, arrival=cloud.refinement, prefill_rate=rate)
+    ratio = planned.keep_ratio_for(unread)
+    if ratio is not None and cloud.refinement is not None:
+        tokens = refined_length(unread, keep_ratio=ratio, arrival=cloud.refinement, prefill_rate=rate)
     try:
         needed = grant_needed(
             ready_without=tokens * per_token,

@@ -27,6 +27,8 @@ class SplitSettings:
     max_grant: int = 256
     #: Prompts of fewer tokens are not refined: there is little to save, and each span weighs more.
     refine_from: int = 512
+    #: Tokens that refinement keeps however short the prompt: what a long answer rests on does not shrink with it.
+    keep_at_least: int = 384
     #: Share of the latest received tokens that the device must agree with to take over, up to `max_grant` tokens; None:
     #: it takes over as soon as it can.
     min_agreement: float | None = None
@@ -42,8 +44,16 @@ class SplitSettings:
             raise SettingError("chunk", self.chunk, "at least 1 token, or None")
         if self.min_agreement is not None and not 0 <= self.min_agreement <= 1:
             raise SettingError("min_agreement", self.min_agreement, "a share from 0 to 1, or None")
-        if self.refine_from < 0:
-            raise SettingError("refine_from", self.refine_from, "at least 0 tokens")
+        for name in ("refine_from", "keep_at_least"):
+            if getattr(self, name) < 0:
+                raise SettingError(name, getattr(self, name), "at least 0 tokens")
+
+    def keep_ratio_for(self, prompt_tokens: int) -> float | None:
+        """The share of a prompt of this length to keep; None where the device is to read all of it."""
+        if self.keep_ratio is None or prompt_tokens < max(1, self.refine_from):
+            return None
+        ratio = max(self.keep_ratio, self.keep_at_least / prompt_tokens)
+        return ratio if ratio < 1 else None
 
 
 def grant_needed(

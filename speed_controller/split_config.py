@@ -89,6 +89,7 @@ class Bucket:
             chunk=self.chunk,
             max_grant=max(max_grant, self.grant),
             refine_from=0,
+            keep_at_least=0,
         )
 
 

@@ -7,7 +7,7 @@ alone. Where pacing begins to matter, the answer is played anew up to that momen
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -62,7 +62,11 @@ class _Answer:
 
     def __init__(self, world: World, index: int, request: Request, keep_ratio: float | None) -> None:
         self.world, self.index, self.request = world, index, request
-        self._keep_ratio = keep_ratio
+        prompt = request.prompt_tokens
+        self._split = world.setup.split(prompt)
+        self._keep_ratio = None
+        if keep_ratio is not None:
+            self._keep_ratio = replace(self._split, keep_ratio=keep_ratio).keep_ratio_for(prompt)
         self._network = world.network(index)
         self._asked: list[Asked] = []
         self._heard_so_far: list[tuple[float, Input]] = []
@@ -81,13 +85,13 @@ class _Answer:
 
     def _machine(self, kind: type[GenerationMachine]) -> GenerationMachine:
         setup, prompt, times = self.world.setup, self.request.prompt_tokens, self.world.device_times
-        split, wish = setup.split(prompt), None
-        if self._keep_ratio is not None and prompt >= split.refine_from:
+        wish = None
+        if self._keep_ratio is not None:
             wish = plan.RefineWish(self._keep_ratio, ((max(0, prompt - QUESTION), prompt),))
         return kind(
             plan.Request((TOKEN,) * prompt, UNBOUNDED, refine=wish),
             plan.SIDES[Mode.SPLIT],
-            split,
+            self._split,
             Tokens(),
             DeviceForecast(prefill_rate=times.rate(prompt), tpot=times.tpot(prompt)),
             believed_cloud(setup, prompt, refines=wish is not None),

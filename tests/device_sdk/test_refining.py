@@ -80,7 +80,7 @@ def test_the_caller_protects_messages_and_parts_of_them() -> None:
 @pytest.mark.parametrize(
     ("split", "refine", "ratio"),
     [
-        (SplitSettings(), None, 0.25),
+        (SplitSettings(keep_at_least=0), None, 0.25),
         (SplitSettings(refine_from=100_000), None, None),
         (SplitSettings(refine_from=100_000), True, 0.25),
         (SplitSettings(refine_from=100_000), 0.1, 0.1),

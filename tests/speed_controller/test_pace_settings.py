@@ -40,6 +40,7 @@ def test_a_bad_pace_setting_is_named(field: str, values: dict[str, Any]) -> None
         ("chunk", {"chunk": 0}),
         ("max_grant", {"max_grant": -1}),
         ("refine_from", {"refine_from": -1}),
+        ("keep_at_least", {"keep_at_least": -1}),
     ],
 )
 def test_a_bad_split_setting_is_named(field: str, values: dict[str, Any]) -> None:
@@ -51,3 +52,24 @@ def test_a_bad_split_setting_is_named(field: str, values: dict[str, Any]) -> Non
 def test_the_edges_are_allowed() -> None:
     PaceSettings(pace=0.05, pace_min=0.05, pace_max=0.05, max_change=1.0)
     SplitSettings(grant=0, max_grant=0, keep_ratio=1.0, chunk=1)
+
+
+@pytest.mark.parametrize(
+    ("split", "prompt_tokens", "ratio"),
+    [
+        (SplitSettings(), 4_000, 0.25),
+        (SplitSettings(), 1_536, 0.25),
+        (SplitSettings(), 1_000, 0.384),
+        (SplitSettings(), 512, 0.75),
+        (SplitSettings(), 511, None),
+        (SplitSettings(refine_from=0), 384, None),
+        (SplitSettings(refine_from=0), 0, None),
+        (SplitSettings(refine_from=0, keep_at_least=0), 100, 0.25),
+        (SplitSettings(keep_ratio=None), 4_000, None),
+        (SplitSettings(keep_ratio=1.0), 4_000, None),
+    ],
+)
+def test_the_share_to_keep_is_larger_for_short_prompts(
+    split: SplitSettings, prompt_tokens: int, ratio: float | None
+) -> None:
+    assert split.keep_ratio_for(prompt_tokens) == ratio
