@@ -44,7 +44,7 @@ class SamplingParams:
     top_p: float = 1.0
     #: Keep tokens at least this share as likely as the most likely one; in [0, 1].
     min_p: float = 0.0
-    #: Divides positive and multiplies negative logits of tokens in prompt or output; above 0, 1 changes nothing.
+    #: Divides positive and multiplies negative logits of tokens in prompt or output; in [0.01, 100], 1 changes nothing.
     repetition_penalty: float = 1.0
     #: Subtracted once from the logit of each token that the output holds.
     presence_penalty: float = 0.0
@@ -57,14 +57,15 @@ class SamplingParams:
         for name, low, high in (
             ("temperature", 0.0, 100.0),
             ("min_p", 0.0, 1.0),
+            # Much smaller ones lift logits out of the range of float32.
+            ("repetition_penalty", 0.01, 100.0),
             ("presence_penalty", -100.0, 100.0),
             ("frequency_penalty", -100.0, 100.0),
         ):
             if not low <= getattr(self, name) <= high:
                 raise BadInputError(f"{name} must be from {low:g} to {high:g}, not {getattr(self, name)}")
-        for name, high in (("top_p", 1.0), ("repetition_penalty", 100.0)):
-            if not 0 < getattr(self, name) <= high:
-                raise BadInputError(f"{name} must be above 0 and at most {high:g}, not {getattr(self, name)}")
+        if not 0 < self.top_p <= 1:
+            raise BadInputError(f"top_p must be above 0 and at most 1, not {self.top_p}")
         if self.top_k < 0:
             raise BadInputError(f"top_k must be 0 (all tokens) or more, not {self.top_k}")
         if not 0 <= self.seed < 2**63:

@@ -71,7 +71,7 @@ class Sampling(Part, frozen=True):
     #: Leave out tokens less likely than this share of the likeliest one's probability.
     min_p: Annotated[float, Meta(ge=0, le=1)] = 0.0
     #: Divides positive and multiplies negative logits of tokens that were seen; 1 changes nothing.
-    repetition_penalty: Annotated[float, Meta(gt=0, le=100)] = 1.0
+    repetition_penalty: Annotated[float, Meta(ge=0.01, le=100)] = 1.0
     #: Subtracted once from the logit of a token that was generated.
     presence_penalty: Annotated[float, Meta(ge=-100, le=100)] = 0.0
     #: Subtracted from the logit of a token for each time that it was generated.

@@ -51,7 +51,7 @@ class CompletionFields(Strict):
     # Not OpenAI's, but vLLM's.
     top_k: Annotated[int, Field(ge=0)] | None = None
     min_p: Annotated[float, Field(ge=0, le=1)] | None = None
-    repetition_penalty: Annotated[float, Field(gt=0, le=100)] | None = None
+    repetition_penalty: Annotated[float, Field(ge=0.01, le=100)] | None = None
 
     # Accepted at the one value that asks for nothing.
     n: Literal[1] | None = None
