@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from demos.training.vocabulary import Split
 
 QUESTION_WEIGHTS: dict[AnyKind, float] = {
-    "lookup": 5.0, "step": 1.5, "report": 2.0, "count": 0.5, "absent": 0.4, "chat": 0.04,
+    "lookup": 5.0, "step": 1.5, "report": 4.0, "count": 0.5, "absent": 0.4, "chat": 0.04,
 }  # fmt: skip
 # Loss weights: which entry to cite and whether to go on decide an answer; the rest is copying. A lookup decides once,
 # where a report has dozens of tokens for each decision; whether a report goes on is learnt last.
