@@ -1,9 +1,10 @@
-"""Make a model from another's weights: deeper and wider without changing what it says, with new tokens, or blended with
-what training made of it.
+"""Make a model from another's weights: deeper and wider without changing what it says, with new tokens, blended with
+what training made of it, or with what training taught another added.
 
 python -m demos.training.grow deeper device.pt cloud.pt --after 1 2 4 --feed-forward 512
 python -m demos.training.grow retoken device.pt device-alt.pt --old TOKENIZER_FOLDER --new TOKENIZER_FOLDER
 python -m demos.training.grow blend cloud-start.pt cloud.pt --trained cloud-trained.pt --share 0.6
+python -m demos.training.grow add deeper.pt cloud-start.pt --trained old-cloud.pt --before old-cloud-start.pt
 """
 
 from __future__ import annotations
@@ -77,6 +78,11 @@ def blend(state: State, trained: State, share: float) -> State:
     return {name: torch.lerp(value, trained[name], share) for name, value in state.items()}
 
 
+def add(state: State, trained: State, before: State) -> State:
+    """What training taught another body, as a difference, added to this one (task vectors, arXiv 2212.04089)."""
+    return {name: value + trained[name] - before[name] for name, value in state.items()}
+
+
 def _spelled(token: str, old: Tokenizer) -> list[int]:
     ids = []
     while token:
@@ -88,7 +94,7 @@ def _spelled(token: str, old: Tokenizer) -> list[int]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("how", choices=("deeper", "retoken", "blend"))
+    parser.add_argument("how", choices=("deeper", "retoken", "blend", "add"))
     parser.add_argument("source", type=Path)
     parser.add_argument("target", type=Path)
     parser.add_argument("--after", type=int, nargs="*", default=[1, 2, 4])
@@ -96,23 +102,30 @@ def main() -> None:
     parser.add_argument("--old", type=Path)
     parser.add_argument("--new", type=Path)
     parser.add_argument("--trained", type=Path, help="what `source` became")
+    parser.add_argument("--before", type=Path, help="for `add`: what --trained was trained from")
     parser.add_argument("--share", type=float, default=0.6, help="of --trained")
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
     torch.manual_seed(options.seed)
     saved = torch.load(options.source, weights_only=True)
     config, state = DecoderConfig(**saved["config"]), saved["model"]
+    # Heads fit the body that they learnt behind: the same one with other tokens, or one near it.
+    hints = saved.get("hints") if options.how in {"retoken", "add"} else None
     if options.how == "deeper":
         config, state = widen(config, state, options.feed_forward)
         config, state = deepen(config, state, options.after)
     elif options.how == "blend":
-        state = blend(state, torch.load(options.trained, weights_only=True)["model"], options.share)
+        trained = torch.load(options.trained, weights_only=True)
+        state = blend(state, trained["model"], options.share)
+        if "hints" in saved and "hints" in trained:
+            hints = blend(saved["hints"], trained["hints"], options.share)
+    elif options.how == "add":
+        others = [torch.load(path, weights_only=True)["model"] for path in (options.trained, options.before)]
+        state = add(state, *others)
     else:
         old, new = (Tokenizer.from_file(str(folder / "tokenizer.json")) for folder in (options.old, options.new))
         config, state = retoken(config, state, old, new)
-    grown = {"config": asdict(config), "model": state}
-    if options.how == "retoken" and "hints" in saved:
-        grown["hints"] = saved["hints"]
+    grown = {"config": asdict(config), "model": state} | ({"hints": hints} if hints else {})
     torch.save(grown, options.target)
     print(f"{sum(value.numel() for value in state.values())} parameters in {options.target}: {config}")
 
