@@ -6,12 +6,12 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
-import heapq
 import os
 import selectors
 import socket
 import struct
 import time
+from collections import deque
 from dataclasses import dataclass, field
 
 from benchmarks.stream_engine import TICK
@@ -174,32 +174,33 @@ def live(port: int, count: int, *, tokens: int, ramp: float, paced: bool, prints
     began = time.monotonic()
     until = began + ramp + 60 + 4 * tokens * TICK
     devices: list[Device] = []
-    looks: list[tuple[float, int]] = []
-    live = 0
+    # When to look again whether one has something to tell, soonest first.
+    looks: deque[tuple[float, Device]] = deque()
+    running = 0
     with selectors.DefaultSelector() as selector:
-        while live or len(devices) < count:
+        while running or len(devices) < count:
             now = time.monotonic()
             if now > until:
-                raise TimeoutError(f"{live} of {count} streams have not ended after {now - began:.0f} s")
+                raise TimeoutError(f"{running} of {count} streams have not ended after {now - began:.0f} s")
             if len(devices) < count and now >= began + len(devices) * ramp / count:
                 device = Device(port, len(devices), tokens, prints)
                 selector.register(device.socket, selectors.EVENT_READ, device)
                 if paced:
-                    heapq.heappush(looks, (now + PATIENCE.progress_every, len(devices)))
+                    looks.append((now + PATIENCE.progress_every, device))
                 devices.append(device)
-                live += 1
+                running += 1
             while looks and looks[0][0] <= now:
-                _, number = heapq.heappop(looks)
-                if not devices[number].ended:
-                    devices[number].tell(now)
-                    heapq.heappush(looks, (now + PATIENCE.progress_every, number))
+                _, device = looks.popleft()
+                if not device.ended:
+                    device.tell(now)
+                    looks.append((now + PATIENCE.progress_every, device))
             time.sleep(LOOK_EVERY)
             for key, _ in selector.select(0):
                 key.data.read()
                 if key.data.ended:
                     selector.unregister(key.fileobj)
                     key.data.socket.close()
-                    live -= 1
+                    running -= 1
     return [device.stream for device in devices]
 
 

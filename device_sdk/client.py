@@ -32,7 +32,7 @@ from device_sdk.policies.situation import Situation
 from device_sdk.policies.steward import Steward, within
 from device_sdk.prefixes import SharedPrefixes
 from device_sdk.raw import RawPrompt
-from device_sdk.refining import DEFAULT_KEEP_RATIO, Protected, Refining, refining
+from device_sdk.refining import Protected, Refining, refining
 from device_sdk.report import Answer
 from device_sdk.route import Work, route
 from device_sdk.settings import Mode, Timeouts
@@ -45,7 +45,7 @@ from model_runtime.sampling import SamplingParams
 from model_runtime.thinking import thinking_reader
 from model_runtime.tools.spec import Tool, ToolChoice
 from speed_controller.estimates import CloudForecast, DeviceForecast
-from speed_controller.split import SplitSettings
+from speed_controller.split import DEFAULT_KEEP_RATIO, SplitSettings
 
 logger = logging.getLogger(__name__)
 

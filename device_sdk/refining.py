@@ -10,13 +10,11 @@ from device_sdk.generation.plan import RefineWish
 from device_sdk.generation.spans import Span, Spans, outside, size, union
 from model_runtime.core import Message, Tokenizer
 from model_runtime.prompt_map import PromptMap, prompt_map
-from speed_controller.split import SplitSettings
+from speed_controller.split import DEFAULT_KEEP_RATIO, SplitSettings
 
 #: Tokens. A last paragraph or line up to this long is taken for the question; a first line up to this long for an
 #: instruction about what follows it; and where no question is found, so many of the prompt's last ones stay.
 QUESTION, INSTRUCTION, LAST_WINDOW = 160, 32, 48
-
-DEFAULT_KEEP_RATIO = SplitSettings().keep_ratio or 1.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Iterable, Sequence
 
 from cloud_service.scheduler.estimates import Pace
-from cloud_service.scheduler.generation import Generation
+from cloud_service.scheduler.generation import Generation, Halt
 from cloud_service.scheduler.jobs import Carried, Ended, Event, Failed, HandedOver, Late, Listener
 from cloud_service.scheduler.mailbox import Begin, Close, Drain, ExtendGrant, Leave, Mailbox, Reported, Resume
 from cloud_service.scheduler.passes import PassGuard
@@ -155,7 +155,7 @@ class EngineLoop:
         for generation in [*self._seated.values(), *self._waiting]:
             deadline = generation.job.deadline
             if generation.halt is not None:
-                self._halt(generation, now)
+                self._halt(generation, generation.halt, now)
             elif deadline is not None and generation.given == 0 and self._first_token_at(generation, now) > deadline:
                 self._end(generation, Late())
 
@@ -163,19 +163,17 @@ class EngineLoop:
         """The earliest time, if it had the engine to itself from now on."""
         return now + generation.to_prefill * self.pace.prefill_s
 
-    def _halt(self, generation: Generation, now: float) -> None:
+    def _halt(self, generation: Generation, halt: Halt, now: float) -> None:
         """End a generation that can give no more tokens, unless its used-up grant is still held open.
 
         An empty grant has nothing in the engine that would be worth holding.
         """
-        if generation.halt is None:
-            return
-        if generation.halt == "grant" and generation.given and not self._draining:
+        if halt == "grant" and generation.given and not self._draining:
             if generation.linger_until is None:
                 generation.linger_until = now + generation.job.linger
             if now < generation.linger_until:
                 return
-        self._end(generation, Ended(generation.halt, generation.usage))
+        self._end(generation, Ended(halt, generation.usage))
 
     def _seat(self) -> None:
         """Whoever is due first, as long as there is a place and room for all that it may become. Nobody who needs
@@ -237,7 +235,7 @@ class EngineLoop:
                 if len(self._events) >= TOLD_AT_ONCE:
                     self._flush()  # they are on their way while the others are sampled
             if generation.halt is not None:
-                self._halt(generation, self._clock())
+                self._halt(generation, generation.halt, self._clock())
         self._hand_over([generation for generation, _ in parts if generation.can_move])
 
     def _hand_over(self, generations: Sequence[Generation]) -> None:

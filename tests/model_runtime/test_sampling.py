@@ -203,6 +203,7 @@ def test_bad_shapes_and_ids_are_the_callers_fault() -> None:
         ("top_p", 1.01),
         ("min_p", -0.1),
         ("min_p", math.nan),
+        ("repetition_penalty", 0.0),
         ("repetition_penalty", 1e-300),
         ("repetition_penalty", 101.0),
         ("presence_penalty", math.inf),

@@ -132,9 +132,13 @@ def test_evaluation_uses_names_and_pairs_never_trained_on() -> None:
 
 def test_rewording_leaves_names_and_answers_alone() -> None:
     document = make_document(Random(4), 400, "train", lambda rng, pattern: f"{rng.choice('xyz')}ord, {pattern}")
-    assert all("ord, " in entry.text for entry in document.entries)
+    for entry in document.entries:
+        assert "ord, " in entry.text
+        assert all(entity.name in entry.text for entity in entry.entities)
     for question in make_questions(Random(5), document, 20, {"lookup": 1.0, "step": 1.0, "report": 1.0}):
-        assert [document.text[start:end] for start, end in question.evidence]
+        cited = [document.text[start:end] for start, end in question.evidence]
+        lines = [line.partition(" ")[2] for line in cited] if question.kind == "report" else cited
+        assert question.answer.split("\n") == lines
         assert "ord, " in question.answer
         assert "ord, " not in question.text
 
