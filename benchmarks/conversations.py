@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
-from benchmarks.big_model import big_model
+from benchmarks.big_model import big_gguf, big_model
 from benchmarks.conversing.figures import Figure
 from benchmarks.conversing.long_prompts import long_prompts
 from benchmarks.conversing.memory import many, peak
@@ -46,6 +46,7 @@ def measure(part: str, *, quick: bool, context: int) -> Iterator[Figure]:
             yield peak(device, 4_000)
             if not quick:
                 yield peak(big_model(MODELS / "device", CACHE), 4_000)
+                yield peak(big_gguf(MODELS / "device", CACHE), 4_000)
 
 
 def main() -> int:

@@ -34,7 +34,8 @@ def peak(model: Path, prompt_tokens: int) -> Figure:
     found = _process("peak", str(model), str(prompt_tokens))
     more = found["peak"] - found["imported"]
     allowed = found["weights"] + found["kv"] + ALLOWED
-    name = f"peak of {model.parent.name} at {found['prompt_tokens']:.0f} prompt tokens beyond the libraries"
+    which = f"{model.parent.name} ({model.suffix[1:]})"
+    name = f"peak of {which} at {found['prompt_tokens']:.0f} prompt tokens beyond the libraries"
     aim = f"at most {found['weights']:.0f} weights + {found['kv']:.0f} KV + {ALLOWED:.0f}"
     return Figure(name, more, "MB", aim, more <= allowed, details=found)
 
@@ -77,11 +78,15 @@ def _weights(model: Path) -> float:
 
 async def _peak(model: Path, prompt_tokens: int) -> dict[str, float]:
     # Libraries are loaded with the first model, and are none of it.
-    import onnxruntime  # noqa: F401
     import tokenizers  # noqa: F401
 
+    if model.suffix == ".gguf":
+        import llama_cpp  # noqa: F401
+    else:
+        import onnxruntime  # noqa: F401
+
     imported = _status("VmRSS")
-    with load_engine(model, threads=1) as engine:
+    with load_engine(model, threads=1, max_sequences=1) as engine:
         loaded = _status("VmRSS")
         async with (
             HybridClient(device=engine, mode=Mode.ONLY_ON_DEVICE, split=UNPACED) as client,

@@ -42,7 +42,7 @@ PLANS: dict[str, list[tuple[float, dict[int, float]]]] = {
         (0.35, {512: 0.4, 1024: 0.4, 2048: 0.2}),
         (0.75, {512: 0.25, 1024: 0.35, 2048: 0.25, 4352: 0.15}),
     ],
-    "long": [(0.00, {512: 0.15, 1024: 0.30, 2048: 0.35, 4352: 0.20})],
+    "long": [(0.00, {512: 0.12, 1024: 0.25, 2048: 0.33, 4352: 0.30})],
 }
 HINT = 0.3
 # Positions are stretched as far as the context goes, less some questions and answers.
