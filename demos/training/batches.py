@@ -18,7 +18,7 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from demos.training import phrases
-from demos.training.logbook import make_document, make_questions
+from demos.training.logbook import PARTS, make_document, make_questions
 
 if TYPE_CHECKING:
     from demos.training.chat import ChatFormat
@@ -31,6 +31,9 @@ QUESTION_WEIGHTS: dict[AnyKind, float] = {
 # Loss weights: which entry to cite and whether to go on decide an answer; the rest is copying. A lookup decides once,
 # where a report has dozens of tokens for each decision; whether a report goes on is learnt last.
 _DECISION, _COPY, _ASKED, _GOES_ON, _WHICH = 3.0, 1.0, 0.1, 9.0, 12.0
+# What makes a long document hard is that much of it is nearly what is asked for. So it is in a short one whose names
+# share their words.
+_FEWEST_PARTS = 0.12
 # The words of entries' wordings that say nothing of what happened: any other word may stand there.
 _GLUE = frozenset(["the", "to", "by", "of", "in", "for", "from", "with", "and", "at", "a", "was", "over"])
 
@@ -70,12 +73,14 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Mix:
-    """Shares of rows: random tokens twice, positions stretched, known words cut into pieces, entries reworded."""
+    """Shares of rows: random tokens twice, positions stretched, known words cut into pieces, entries reworded, names
+    that share their words."""
 
     repeats: float
     stretch: float
     pieces: float
     reworded: float = 0.0
+    alike: float = 0.0
 
 
 PLAIN = Mix(0.0, 0.0, 0.0)
@@ -165,8 +170,9 @@ class BatchMaker:
         apart = rng.random() < 0.12
         target = shape.document - 16
         reword = self._reword if split == "train" and rng.random() < mix.reworded else None
+        parts = rng.uniform(_FEWEST_PARTS, PARTS) if split == "train" and rng.random() < mix.alike else PARTS
         while True:
-            document = make_document(rng, target, split, reword)
+            document = make_document(rng, target, split, reword, parts)
             prompt = encode(opening + chat.open("user") + introduction + document.text[:-1])
             if len(prompt) <= shape.document:
                 break

@@ -28,6 +28,7 @@ _JOB_SHARE, _JOB_STEPS = 0.5, (3, 10)
 _REPORT_STEPS = 4
 _REPORT_CHARACTERS = 720
 _COUNTED = (2, 8)
+PARTS = 0.7
 # How often a lookup asks about what an entry names: things are what logs are searched for.
 _ASKED_OFTEN = {"o": 3, "p": 1, "q": 1, "l": 1}
 
@@ -117,11 +118,14 @@ class Case:
     """Spans of the user message's text that the answer rests on."""
 
 
-def make_document(rng: Random, tokens_target: int, split: Split = "train", reword: Reword | None = None) -> Document:
-    """`reword` may change an entry's wording (its pattern) before the names are filled in."""
+def make_document(
+    rng: Random, tokens_target: int, split: Split = "train", reword: Reword | None = None, parts: float = PARTS
+) -> Document:
+    """`reword` may change an entry's wording (its pattern) before the names are filled in. `parts`: how many first
+    words, and second ones, there are for a name; with few, many names share one."""
     count = max(2, round((tokens_target - 8) / _TOKENS_PER_ENTRY[split]))
     words = _words_of(split)
-    people, objects, places, absent = _cast(rng, words, count)
+    people, objects, places, absent = _cast(rng, words, count, parts)
     number = rng.randint(100, 999 - count) if count < 800 else 100
     largest_gap = max(1, min(9, (999 - number) // count))
     lines: list[str] = []
@@ -187,7 +191,9 @@ def _often(rng: Random, entities: list[Entity]) -> Entity:
     return entities[min(rng.randrange(len(entities)), rng.randrange(len(entities)))]
 
 
-def _cast(rng: Random, words: Words, entries: int) -> tuple[list[Entity], list[Entity], list[Entity], list[Entity]]:
+def _cast(
+    rng: Random, words: Words, entries: int, share: float
+) -> tuple[list[Entity], list[Entity], list[Entity], list[Entity]]:
     """The document's people, objects and places. Name parts are reused, so that no part alone tells who is meant."""
 
     def draw(kind: EntityType, wanted: int, firsts: list[str], seconds: list[str]) -> list[Entity]:
@@ -201,7 +207,7 @@ def _cast(rng: Random, words: Words, entries: int) -> tuple[list[Entity], list[E
         return [Entity(kind, name) for name in found]
 
     def parts(wanted: int) -> int:
-        return 2 + round(wanted * 0.7)
+        return 2 + round(wanted * share)
 
     n_people, n_objects, n_places = 3 + entries // rng.randint(4, 7), 3 + entries // 2, 3 + entries // rng.randint(5, 8)
     people = draw(
@@ -222,7 +228,7 @@ def _cast(rng: Random, words: Words, entries: int) -> tuple[list[Entity], list[E
     while len(people) < 3:
         people = [Entity("person", f"{words.first_name(rng)} {words.last_name(rng)}") for _ in range(3)]
     if len(objects) < 2 or len(places) < 2:
-        return _cast(rng, words, entries)
+        return _cast(rng, words, entries, share)
     return people[:-1], objects[:-1], places[:-1], [people[-1], objects[-1], places[-1]]
 
 

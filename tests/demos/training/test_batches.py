@@ -21,7 +21,9 @@ def encoder() -> Encoder:
 
 
 @pytest.mark.parametrize(
-    "mix", [Mix(0, 0, 0), Mix(0, 1, 0), Mix(0, 0, 1), Mix(0, 0, 0, 1)], ids=["plain", "stretched", "pieces", "reworded"]
+    "mix",
+    [Mix(0, 0, 0), Mix(0, 1, 0), Mix(0, 0, 1), Mix(0, 0, 0, 1), Mix(0, 0, 0, 0, 1)],
+    ids=["plain", "stretched", "pieces", "reworded", "alike"],
 )
 def test_answers_say_what_the_document_says(encoder: Encoder, mix: Mix) -> None:
     maker, read = BatchMaker(encoder, FORMATS["chatml"], 4400), encoder.whole.decode

@@ -143,6 +143,18 @@ def test_rewording_leaves_names_and_answers_alone() -> None:
         assert "ord, " not in question.text
 
 
+def test_names_of_few_parts_share_their_words() -> None:
+    def things_with_one_noun(parts: float) -> float:
+        found = []
+        for seed in range(5):
+            document = make_document(Random(seed), 1000, parts=parts)
+            things = {e.roles["o"].name for e in document.entries if "o" in e.roles}
+            found.append(len(things) / len({name.split()[1] for name in things}))
+        return sum(found) / len(found)
+
+    assert things_with_one_noun(0.12) > 1.5 * things_with_one_noun(0.7)
+
+
 def test_a_question_for_a_step_is_a_lookup_of_that_step() -> None:
     document = make_document(Random(6), 400)
     for question in make_questions(Random(7), document, 20, {"step": 1.0}):
