@@ -6,7 +6,7 @@ machine nothing. The grant is what the SDK would ask for with a phone of 1,400 a
 50 ms a token and a round trip of 47 ms. Beside each ratio is its bound (P(L) + N·c) / (P(L) + k·c): P(L) is the time of
 a prompt and c that of a token in a full batch, both measured with a bare loop on the same engine in the same run.
 Aims: at least 85% of the bound in every cell, and 10 times the answers at 128 × 1,024.
-Run: `python -m benchmarks.throughput [--quick] [--json FILE]`.
+Run: `python -m benchmarks.throughput [--quick] [--json FILE] [--prompts N …] [--rounds N]`.
 """
 
 from __future__ import annotations
@@ -125,9 +125,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="the smallest four cells, one round")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every figure there")
+    parser.add_argument("--prompts", type=int, nargs="+", choices=PROMPTS, help="prompt lengths; all of them")
     parser.add_argument("--rounds", type=int, default=2, help="in turns (default %(default)s)")
     options = parser.parse_args()
     prompts, answers = (PROMPTS[:2], ANSWERS[:2]) if options.quick else (PROMPTS, ANSWERS)
+    prompts = tuple(options.prompts or prompts)
     rounds = 1 if options.quick else options.rounds
     dice = random.Random(1)
     kv_tokens = PLACES * LONGEST
