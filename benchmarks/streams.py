@@ -7,9 +7,7 @@ engine and its scheduler are a process of their own there (`apart`, as with `pd-
 of the gateway on its one core (`within`). A frame is late by the time from its tick until the device has it. Aim: 1,000
 streams with a 99th percentile below 50 ms. Beside it llama-cpp-python's own server on the same core, over an emulated
 model of the same pace: as it comes, and with the lock taken out that it holds for as long as a stream lasts.
-Over loopback a frame's sender also does its receiver's half of TCP, the gateway's core all the devices'; with
-`--steer` (Linux, as root) every count is measured again with each side doing its own, as between two machines.
-Run: `python -m benchmarks.streams [--quick] [--json FILE] [--streams N …] [--engine apart|within] [--silent] [--steer]`
+Run: `python -m benchmarks.streams [--quick] [--json FILE] [--streams N …] [--engine apart|within] [--silent]`.
 """
 
 from __future__ import annotations
@@ -22,7 +20,7 @@ import resource
 import subprocess
 import sys
 import time
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -40,13 +38,6 @@ if TYPE_CHECKING:
 
 AIM_STREAMS, AIM_MS = 1000, 50.0
 BEGIN_A_SECOND = 50
-# Receive flow steering (https://docs.kernel.org/networking/scaling.html): a packet is received on the core where its
-# reader last ran.
-STEERING = {
-    Path("/proc/sys/net/core/rps_sock_flow_entries"): "32768",
-    Path("/sys/class/net/lo/queues/rx-0/rps_flow_cnt"): "32768",
-    Path("/sys/class/net/lo/queues/rx-0/rps_cpus"): f"{(1 << (os.cpu_count() or 1)) - 1:x}",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,19 +70,6 @@ def server(name: str, core: int, *arguments: str) -> Iterator[tuple[int, int]]:
         finally:
             process.terminate()
             process.wait(30)
-
-
-@contextmanager
-def steered() -> Iterator[None]:
-    """Loopback's packets are received on their readers' cores; afterwards all is as it was."""
-    before = {path: path.read_text(encoding="utf-8") for path in STEERING}
-    try:
-        for path, value in STEERING.items():
-            path.write_text(value, encoding="utf-8")
-        yield
-    finally:
-        for path, value in before.items():
-            path.write_text(value, encoding="utf-8")
 
 
 def lateness(stream: Stream) -> list[float]:
@@ -158,14 +136,10 @@ def main() -> int:
     parser.add_argument("--engine", choices=("apart", "within"), nargs="+", help="where the engine is; both")
     parser.add_argument("--tokens", type=int, metavar="N", help="of each stream")
     parser.add_argument("--silent", action="store_true", help="devices say no progress")
-    parser.add_argument("--steer", action="store_true", help="measure both without and with it (Linux, as root)")
     options = parser.parse_args()
     cores = sorted(os.sched_getaffinity(0))
     if len(cores) < 2:
         print("this needs two cores: one of gateway, and one of devices")
-        return 1
-    if options.steer and not all(os.access(path, os.W_OK) for path in STEERING):
-        print("--steer needs Linux, and to run as root: it sets how loopback's packets are received, for the run")
         return 1
     os.sched_setaffinity(0, set(cores[1:]))
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -173,17 +147,14 @@ def main() -> int:
     counts: Sequence[int] = options.streams or ((50, 100) if options.quick else (250, 500, 750, 1000, 1250))
     tokens = options.tokens or (60 if options.quick else 600)
     print(f"EMULATED engine; {1 / TICK:.0f} tokens/s a stream, {tokens} tokens each, progress {not options.silent}")
-    print("engine  steered  streams  late p50      p99      max  faults   CPU   memory")
+    print("engine  streams  late p50      p99      max  faults   CPU   memory")
     found = []
-    steering = (False, True) if options.steer else (False,)
-    for engine, count, steer in itertools.product(options.engine or ("apart", "within"), counts, steering):
-        with steered() if steer else nullcontext():
-            each = measure(cores[0], engine, count, tokens, not options.silent)
-        found.append((steer, each))
+    for engine, count in itertools.product(options.engine or ("apart", "within"), counts):
+        each = measure(cores[0], engine, count, tokens, not options.silent)
+        found.append(each)
         print(
-            f"{each.engine:6} {'yes' if steer else 'no':>8} {each.streams:8} {each.late_p50:6.1f} ms"
-            f" {each.late_p99:5.1f} ms {each.late_max:5.1f} ms {each.faults:7} {each.cpu:5.0%} {each.rss_mb:5.0f} MB"
-            f" {each.fault}",
+            f"{each.engine:6} {each.streams:8} {each.late_p50:6.1f} ms {each.late_p99:5.1f} ms"
+            f" {each.late_max:5.1f} ms {each.faults:7} {each.cpu:5.0%} {each.rss_mb:5.0f} MB {each.fault}",
             flush=True,
         )
     peers = []
@@ -195,7 +166,7 @@ def main() -> int:
             f"late p99 {'-' if peer.late_p99 is None else f'{peer.late_p99:.1f} ms'}",
             flush=True,
         )
-    reached = any(each.streams >= AIM_STREAMS and each.late_p99 < AIM_MS and not each.faults for _, each in found)
+    reached = any(each.streams >= AIM_STREAMS and each.late_p99 < AIM_MS and not each.faults for each in found)
     print(
         f"aim {AIM_STREAMS} streams with a 99th percentile below {AIM_MS:.0f} ms: {'reached' if reached else 'MISSED'}"
     )
@@ -205,7 +176,7 @@ def main() -> int:
             "emulated": "the engine",
             "quick": options.quick,
             "reached": reached,
-            "outcomes": [{"steered": steer} | asdict(each) for steer, each in found],
+            "outcomes": [asdict(each) for each in found],
             "llama_cpp_python_server": [asdict(each) for each in peers],
         }
         options.json.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
