@@ -26,11 +26,13 @@ if TYPE_CHECKING:
     from demos.training.vocabulary import Split
 
 QUESTION_WEIGHTS: dict[AnyKind, float] = {
-    "lookup": 5.0, "step": 1.5, "report": 4.0, "count": 0.5, "absent": 0.4, "chat": 0.04,
+    "lookup": 12.0, "step": 4.0, "report": 4.0, "count": 0.8, "absent": 0.6, "chat": 0.06,
 }  # fmt: skip
 # Loss weights: which entry to cite and whether to go on decide an answer; the rest is copying. A lookup decides once,
-# where a report has dozens of tokens for each decision; whether a report goes on is learnt last.
-_DECISION, _COPY, _ASKED, _GOES_ON, _WHICH = 3.0, 1.0, 0.1, 9.0, 12.0
+# where a report has dozens of tokens for each decision; whether a report goes on is learnt last. The first words behind
+# a step's label tell whether its line was found among all those with labels like it.
+_DECISION, _COPY, _ASKED, _GOES_ON, _WHICH, _FOUND = 3.0, 1.0, 0.1, 9.0, 12.0, 4.0
+_FOUND_BY = 3
 # What makes a long document hard is that much of it is nearly what is asked for. So it is in a short one whose names
 # share their words.
 _FEWEST_PARTS = 0.12
@@ -74,13 +76,14 @@ class Batch:
 @dataclass(frozen=True, slots=True)
 class Mix:
     """Shares of rows: random tokens twice, positions stretched, known words cut into pieces, entries reworded, names
-    that share their words."""
+    that share their words. And of lookups: told up to the entry's number, which is all that a lookup decides."""
 
     repeats: float
     stretch: float
     pieces: float
     reworded: float = 0.0
     alike: float = 0.0
+    brief: float = 0.0
 
 
 PLAIN = Mix(0.0, 0.0, 0.0)
@@ -193,11 +196,15 @@ class BatchMaker:
         seen = self._trace(prompt, newline, batch.line[row], batch.previous[row])
         base = at = shape.document
         next_position = int(positions[-1]) + 1
-        questions = make_questions(rng, document, max(4, shape.questions // 24), QUESTION_WEIGHTS)
+        most = max(4, shape.questions // (16 if mix.brief else 24))
+        questions = make_questions(rng, document, most, QUESTION_WEIGHTS)
         asked = encode_all([self._lead(i, lead, conversation) + q.text + turn for i, q in enumerate(questions)])
         answered = encode_all([q.answer + chat.end for q in questions])
         for index, question in enumerate(questions):
             ask, answer = asked[index], answered[index]
+            weights = _weigh(tokenizer, answer, question)
+            if question.kind == "lookup" and not conversation and rng.random() < mix.brief:
+                answer, weights = answer[:1], weights[:1]
             size = len(ask) + len(answer)
             if at + size > shape.total:
                 continue
@@ -217,7 +224,7 @@ class BatchMaker:
             start, end = at - base, at - base + size
             batch.branch[row, start:end] = 0 if conversation else index
             batch.weights[row, start : end - 1] = _ASKED
-            batch.weights[row, start + len(ask) - 1 : end - 1] = _weigh(tokenizer, answer, question)
+            batch.weights[row, start + len(ask) - 1 : end - 1] = weights
             batch.answers.append((row, start + len(ask) - 1, end - 1, question.kind))
             at += size
             if conversation:
@@ -306,6 +313,8 @@ def _weigh(tokenizer: Tokenizer, answer: list[int], question: Question) -> np.nd
             weights[at] = _DECISION
         elif tokens[at - 1] == ".":
             weights[at] = _GOES_ON if question.kind == "report" else _DECISION
+        elif question.kind == "report" and ":" in tokens[max(0, at - _FOUND_BY) : at]:
+            weights[at] = _FOUND
     if question.kind in {"lookup", "absent"}:
         weights[0] = _WHICH
     return weights

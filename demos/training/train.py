@@ -45,6 +45,8 @@ PLANS: dict[str, list[tuple[float, dict[int, float]]]] = {
     "long": [(0.00, {512: 0.12, 1024: 0.25, 2048: 0.33, 4352: 0.30})],
 }
 HINT = 0.3
+# By how much, at most, attention is blunter in documents of a length than in the longest.
+BLUNT = {128: 0.3, 256: 0.3, 512: 0.3, 1024: 0.3, 2048: 0.2}
 # Positions are stretched as far as the context goes, less some questions and answers.
 REACH = 4400
 # Heads of hints that begin anew behind a trained body learn by themselves first: their errors would pull it apart.
@@ -66,7 +68,7 @@ def produce(queues, progress, options) -> None:
         shape = SHAPES[rng.choices(list(shares), list(shares.values()))[0]]
         rows = max(1, options.batch_tokens // shape.total)
         young = options.plan == "scratch" and done < options.young
-        mix = Mix(0.10, 0.0, 0.0) if young else Mix(0.03, 0.6, 0.5, 0.6, 0.7)
+        mix = Mix(0.10, 0.0, 0.0) if young else Mix(0.03, 0.6, 0.5, 0.6, 0.7, 0.7)
         for queue in queues:
             queue.put((shape, maker.make(rng, shape, rows, "train", mix)))
 
@@ -82,7 +84,7 @@ def loss_of(
     """The loss, and for the log the answers' and the hints' part of it. `alone`: hints teach their heads only."""
     ids, positions, mask = tensors(batch, shape.document)
     # Attention thins out with length: short documents are read with blunter attention than there will be.
-    blunt = 0.25 * float(torch.rand((), generator=generator)) if shape.document <= 1024 else 0.0
+    blunt = BLUNT.get(shape.document, 0.0) * float(torch.rand((), generator=generator))
     hidden, outputs = model.hidden(ids, positions, mask, shape.document, 1.0 - blunt)
     weights = torch.from_numpy(batch.weights)
     rows, columns = torch.nonzero(weights, as_tuple=True)

@@ -46,6 +46,20 @@ def test_answers_say_what_the_document_says(encoder: Encoder, mix: Mix) -> None:
     assert found == {"lookup", "report"}
 
 
+def test_brief_lookups_end_with_the_number_that_they_decide(encoder: Encoder) -> None:
+    maker = BatchMaker(encoder, FORMATS["chatml"], 4400)
+    batch = maker.make(Random(5), SHAPE, 1, "train", Mix(0, 0, 0, brief=1))
+    document = encoder.whole.decode(batch.ids[0, : batch.document_length[0]].tolist())
+    lookups = [(start, end) for _, start, end, kind in batch.answers if kind == "lookup"]
+    assert len(lookups) > 5
+    for start, end in lookups:
+        assert end - start == 1
+        number = encoder.whole.decode([int(batch.ids[0, SHAPE.document + end])])
+        assert f"\n{number} " in document
+        assert batch.weights[0, start] == batch.weights.max()
+        assert batch.weights[0, end] == 0 or batch.branch[0, end] != batch.branch[0, start]
+
+
 def test_rewording_changes_what_is_between_the_names(encoder: Encoder) -> None:
     maker = BatchMaker(encoder, FORMATS["chatml"], 4400)
 
