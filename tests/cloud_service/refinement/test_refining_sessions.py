@@ -35,6 +35,11 @@ class Scripted:
         self.needs = needs
 
 
+def slow_engine(**options: Any) -> ScriptedEngine:
+    """One whose 4,000 tokens take 20 seconds: it is not done before it is interrupted."""
+    return ScriptedEngine(answer_length=100_000, delay=lambda chunks: 0.005, **options)
+
+
 def first_line(prompt: Prompt, evidence: Evidence) -> np.ndarray:
     scores = np.zeros(len(prompt.tokens), np.float32)
     scores[3] = 1
@@ -205,7 +210,7 @@ async def test_who_stops_gets_no_refinement_any_more(serve, device) -> None:
         go.wait(30)
         return first_line(prompt, evidence)
 
-    running = serve(refinery=Refinery([Scripted(waits, Needs())], PASSES))
+    running = serve(slow_engine(), refinery=Refinery([Scripted(waits, Needs())], PASSES))
     async with device(running) as one:
         await one.send(Generate("g1", 4000, prompt=PROMPT, refine=WISH))
         assert isinstance(await one.receive(), Accepted)
@@ -226,7 +231,7 @@ async def test_a_connection_that_goes_away_leaves_nothing_behind(serve, device, 
         go.wait(30)
         return first_line(prompt, evidence)
 
-    running = serve(refinery=Refinery([Scripted(waits, Needs())], PASSES))
+    running = serve(slow_engine(), refinery=Refinery([Scripted(waits, Needs())], PASSES))
     async with device(running) as one:
         await one.send(Generate("g1", 4000, prompt=PROMPT, refine=WISH))
         await one.receive()
@@ -236,7 +241,7 @@ async def test_a_connection_that_goes_away_leaves_nothing_behind(serve, device, 
 
 
 async def test_a_refinement_may_come_before_a_rejection(serve, device) -> None:
-    running = serve(refine="off", max_sequences=1)
+    running = serve(slow_engine(max_sequences=1), refine="off")
     async with device(running) as one:
         await one.send(Generate("long", 4000, prompt=PROMPT))
         await one.receive()
