@@ -11,6 +11,7 @@ import pytest
 from model_runtime.core import Chunk, Message
 from model_runtime.sampling import Sampler, SamplingParams
 from model_runtime.testing import ScriptedEngine
+from tests.cloud_service.endless import slow_engine, talkative
 from wire_protocol.messages import (
     Accepted,
     ChatMessage,
@@ -48,16 +49,6 @@ def ids_of(messages: Iterable[CloudMessage]) -> list[int]:
 
 def text_of(messages: Iterable[CloudMessage]) -> str:
     return b"".join(message.data for message in messages if isinstance(message, Tokens)).decode()
-
-
-def talkative(**options: object) -> ScriptedEngine:
-    """The engine that `serve` serves by default: its answers do not end by themselves."""
-    return ScriptedEngine(answer_length=100_000, **options)
-
-
-def slow_engine(**options: object) -> ScriptedEngine:
-    """One whose passes take a moment, so that there is something to interrupt."""
-    return talkative(delay=lambda chunks: 0.005, **options)
 
 
 @pytest.mark.parametrize("subprotocol", ["pd.v1", "pd.v1+json"])

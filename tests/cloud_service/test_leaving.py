@@ -11,18 +11,11 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
 from model_runtime.testing import Faults, ScriptedEngine
+from tests.cloud_service.endless import slow_engine, talkative
 from wire_protocol.close_codes import CloseCode
 from wire_protocol.messages import Accepted, Draining, Error, Finished, Generate, Rejected, Tokens, terminal
 
 ENDLESS = 100_000
-
-
-def talkative(**options: object) -> ScriptedEngine:
-    return ScriptedEngine(answer_length=100_000, **options)
-
-
-def slow_engine(**options: object) -> ScriptedEngine:
-    return talkative(delay=lambda chunks: 0.005, **options)
 
 
 @pytest.mark.parametrize("how", ["close", "vanish"])

@@ -10,6 +10,7 @@ import pytest
 
 from model_runtime.core import Chunk
 from model_runtime.testing import Faults, ScriptedEngine
+from tests.cloud_service.endless import slow_engine
 from wire_protocol.messages import Generate, Tokens
 
 TEXT = "Der grüne Wagen, 東京 ✓ — naïve café.\n"
@@ -19,10 +20,6 @@ CHAT = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": 
 
 def says(text: str, **options: object) -> ScriptedEngine:
     return ScriptedEngine(script=ScriptedEngine().tokenizer.encode(text), **options)
-
-
-def slow_engine(**options: object) -> ScriptedEngine:
-    return ScriptedEngine(delay=lambda chunks: 0.005, answer_length=100_000, **options)
 
 
 @pytest.fixture

@@ -5,14 +5,11 @@ from __future__ import annotations
 import pytest
 
 from model_runtime.testing import ScriptedEngine
+from tests.cloud_service.endless import slow_engine
 from wire_protocol.close_codes import CloseCode
 from wire_protocol.messages import Accepted, ChatMessage, Error, Extend, Finished, Generate, Refine, Rejected, Stop
 
 CHAT = (ChatMessage("user", "Where?"),)
-
-
-def slow_engine(**options: object) -> ScriptedEngine:
-    return ScriptedEngine(delay=lambda chunks: 0.005, answer_length=100_000, **options)
 
 
 async def end_of(device, message: Generate):

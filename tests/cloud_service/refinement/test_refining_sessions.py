@@ -13,6 +13,7 @@ from cloud_service.refinement import Evidence, Guard, Needs, Prompt, Refinery
 from cloud_service.refinement.guard import Boundary
 from cloud_service.sessions import refining
 from model_runtime.testing import ScriptedEngine
+from tests.cloud_service.endless import slow_engine
 from wire_protocol.messages import Accepted, ChatMessage, Finished, Generate, Refine, Refinement, Rejected, Stop, Tokens
 
 LINES = "".join(f" the crew was at the north gate {number}.\n" for number in range(20))
@@ -33,11 +34,6 @@ class Scripted:
     def __init__(self, score: Callable[[Prompt, Evidence], Any], needs: Needs) -> None:
         self.score = score
         self.needs = needs
-
-
-def slow_engine(**options: Any) -> ScriptedEngine:
-    """One whose 4,000 tokens take 20 seconds: it is not done before it is interrupted."""
-    return ScriptedEngine(answer_length=100_000, delay=lambda chunks: 0.005, **options)
 
 
 def first_line(prompt: Prompt, evidence: Evidence) -> np.ndarray:
