@@ -30,7 +30,8 @@ QUESTION_WEIGHTS: dict[AnyKind, float] = {
 }  # fmt: skip
 # Loss weights: which entry to cite and whether to go on decide an answer; the rest is copying. A lookup decides once,
 # where a report has dozens of tokens for each decision; whether a report goes on is learnt last. The first words behind
-# a step's label tell whether its line was found among all those with labels like it.
+# a step's label tell whether its line was found among all those with labels like it (those behind the colon of a few
+# wordings are weighed alike).
 _DECISION, _COPY, _ASKED, _GOES_ON, _WHICH, _FOUND = 3.0, 1.0, 0.1, 9.0, 12.0, 4.0
 _FOUND_BY = 3
 # What makes a long document hard is that much of it is nearly what is asked for. So it is in a short one whose names

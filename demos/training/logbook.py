@@ -28,6 +28,7 @@ _JOB_SHARE, _JOB_STEPS = 0.5, (3, 10)
 _REPORT_STEPS = 4
 _REPORT_CHARACTERS = 720
 _COUNTED = (2, 8)
+# First words, and second ones, for each name of a kind.
 PARTS = 0.7
 # How often a lookup asks about what an entry names: things are what logs are searched for.
 _ASKED_OFTEN = {"o": 3, "p": 1, "q": 1, "l": 1}
@@ -122,7 +123,7 @@ def make_document(
     rng: Random, tokens_target: int, split: Split = "train", reword: Reword | None = None, parts: float = PARTS
 ) -> Document:
     """`reword` may change an entry's wording (its pattern) before the names are filled in. `parts`: how many first
-    words, and second ones, there are for a name; with few, many names share one."""
+    words, and second ones, there are for each name; with few, many names share one."""
     count = max(2, round((tokens_target - 8) / _TOKENS_PER_ENTRY[split]))
     words = _words_of(split)
     people, objects, places, absent = _cast(rng, words, count, parts)

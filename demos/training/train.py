@@ -68,7 +68,7 @@ def produce(queues, progress, options) -> None:
         shape = SHAPES[rng.choices(list(shares), list(shares.values()))[0]]
         rows = max(1, options.batch_tokens // shape.total)
         young = options.plan == "scratch" and done < options.young
-        mix = Mix(0.10, 0.0, 0.0) if young else Mix(0.03, 0.6, 0.5, 0.6, 0.7, 0.7)
+        mix = Mix(0.10, 0.0, 0.0) if young else Mix(0.03, 0.6, 0.5, reworded=0.6, alike=0.7, brief=0.7)
         for queue in queues:
             queue.put((shape, maker.make(rng, shape, rows, "train", mix)))
 

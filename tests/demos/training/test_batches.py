@@ -22,7 +22,7 @@ def encoder() -> Encoder:
 
 @pytest.mark.parametrize(
     "mix",
-    [Mix(0, 0, 0), Mix(0, 1, 0), Mix(0, 0, 1), Mix(0, 0, 0, 1), Mix(0, 0, 0, 0, 1)],
+    [Mix(0, 0, 0), Mix(0, 1, 0), Mix(0, 0, 1), Mix(0, 0, 0, reworded=1), Mix(0, 0, 0, alike=1)],
     ids=["plain", "stretched", "pieces", "reworded", "alike"],
 )
 def test_answers_say_what_the_document_says(encoder: Encoder, mix: Mix) -> None:
