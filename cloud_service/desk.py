@@ -111,9 +111,10 @@ class Desk:
             else dataclasses.replace(self.bounds, max_grant=min(most, self.bounds.max_grant))
         )
 
-    async def submit(self, caller: Caller, job: Job, listener: Listener) -> Served | Turned:
+    async def submit(self, caller: Caller, job: Job, listener: Listener, *, rereads: bool = False) -> Served | Turned:
         """Admit a job whose size is within the caller's bounds. `listener` is never called on this call's stack. Where
-        this call is cancelled, nothing was admitted."""
+        this call is cancelled, nothing was admitted. `rereads`: it gives no token before `Served.go_on` says which part
+        of the prompt to answer from."""
         limit = await self.limits.admit(caller, len(job.prompt) + len(job.output) + job.grant)
         # From here on nothing waits: whoever is cancelled has no generation that nobody would end.
         trace = self.tracing.begin(job, self.model_name)
@@ -122,8 +123,8 @@ class Desk:
             return self._turn(caller, job, trace, Turned("rate_limit", limit.message, wait_ms))
         scope = "" if self.shares_prefixes else caller.name
         job = dataclasses.replace(job, scope=scope, traceparent=trace.traceparent)
-        served = Served(self.backend, self.limits, self.metrics, trace, caller, job, listener)
-        answer = self.backend.submit(job, served.hear)
+        served = Served(self.backend, self.limits, self.metrics, trace, caller, job, listener, rereads=rereads)
+        answer = self.backend.submit(served.first_job, served.hear)
         if isinstance(answer, Refusal):
             self.limits.release(caller)
             return self._turn(caller, job, trace, Turned(answer.reason, answer.message, answer.retry_after_ms))

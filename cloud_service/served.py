@@ -1,7 +1,14 @@
-"""One admitted generation, from its ticket to its terminal event: measured, traced and logged."""
+"""One admitted generation, from its ticket to its terminal event: measured, traced and logged.
+
+A generation that is to be answered from what a refinement keeps goes to the backend twice: a look at the whole prompt
+that gives no token, and then, once `go_on` says from what, the answer. Its listener sees one generation.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import dataclasses
+import enum
 import logging
 import math
 import time
@@ -11,14 +18,36 @@ from cloud_service.auth import Caller
 from cloud_service.backend import Backend
 from cloud_service.limits import CallerLimits
 from cloud_service.metrics import Metrics
-from cloud_service.scheduler.jobs import Emitted, Ended, Event, Failed, Job, Late, Listener, Refused, Ticket
+from cloud_service.refinement.contract import NO_NEEDS, Span
+from cloud_service.scheduler.jobs import (
+    Emitted,
+    Ended,
+    Event,
+    Failed,
+    Job,
+    Late,
+    Listener,
+    Looked,
+    Refusal,
+    Refused,
+    Ticket,
+)
 from cloud_service.scheduler.slack import Report, Targets, next_token_needed
 from cloud_service.telemetry.tracing import Moments, Trace
+from wire_protocol.messages import Usage
 
 logger = logging.getLogger(__name__)
 
 #: A late token is one that comes after the device has run dry, whatever the scheduler aims at.
 _NO_TARGETS = Targets(patience=math.inf)
+
+
+class Phase(enum.Enum):
+    """Of a generation that is read twice; one that is not is at its answer from the start."""
+
+    LOOK = "look"
+    BETWEEN = "between"
+    ANSWER = "answer"
 
 
 @dataclass(slots=True)
@@ -62,6 +91,8 @@ class Served:
         caller: Caller,
         job: Job,
         listener: Listener,
+        *,
+        rereads: bool = False,
     ) -> None:
         self.queue_ms = 0.0
         self.cached_tokens = 0
@@ -77,6 +108,16 @@ class Served:
         self._arrived = time.monotonic()
         self._delivery = _Delivery()
         self._open = True
+        self._phase = Phase.LOOK if rereads else Phase.ANSWER
+        self._looked = Usage()
+        #: What follows the look; None while that is not known.
+        self._answer: Job | None = None
+
+    @property
+    def first_job(self) -> Job:
+        """What the backend is asked first."""
+        looks = self._phase is Phase.LOOK
+        return dataclasses.replace(self._job, grant=0, linger=0.0) if looks else self._job
 
     def begin(self, ticket: Ticket) -> None:
         self._key = ticket.key
@@ -96,7 +137,23 @@ class Served:
             logger.info("extension refused", extra=self._facts("rate_limit"))
             return
         self._metrics.grant_tokens.inc(more)
-        self._backend.extend(self._key, grant)
+        if self._phase is Phase.ANSWER:
+            self._backend.extend(self._key, grant)
+        elif self._answer is not None:
+            self._answer = dataclasses.replace(self._answer, grant=grant)
+
+    def go_on(self, kept: tuple[Span, ...] | None) -> None:
+        """Answer from these spans of the prompt's tokens, None for all of it, as soon as it has been looked at. Only
+        for one that `rereads`; the second call changes nothing, nor does one for a generation that has ended."""
+        if self._phase is Phase.ANSWER or self._answer is not None:
+            return
+        job = dataclasses.replace(self._job, grant=self._grant, needs=NO_NEEDS, goes_on=True)
+        if kept is not None:
+            tokens = tuple(token for start, stop in kept for token in job.prompt[start:stop])
+            job = dataclasses.replace(job, prompt=tokens, asked=job.prompt)
+        self._answer = job
+        if self._phase is Phase.BETWEEN:
+            self._begin_answer()
 
     def progress(self, *, shown: int, pace: float, ready_in: float | None) -> None:
         """Where the device stands; see `Backend.progress`."""
@@ -107,7 +164,11 @@ class Served:
 
     def stop(self) -> None:
         """End it; the listener gets `Ended("stopped")` unless it ends otherwise first."""
-        self._backend.stop(self._key)
+        if self._phase is Phase.BETWEEN:
+            # The backend has nothing of it. A listener is never called on the stack of who wants something.
+            asyncio.get_running_loop().call_soon(self.hear, Ended("stopped", Usage()))
+        else:
+            self._backend.stop(self._key)
 
     def abandon(self) -> None:
         """Nobody listens any more. Harmless once it has ended."""
@@ -121,6 +182,11 @@ class Served:
         if not self._open:
             return
         metrics = self._metrics
+        if isinstance(event, Ended):
+            if self._phase is Phase.LOOK and event.reason == "grant":
+                self._end_look(event.usage)
+                return
+            event = Ended(event.reason, _together(self._looked, event.usage))
         match event:
             case Emitted():
                 self._measure(event.count)
@@ -150,6 +216,23 @@ class Served:
                 self._close("error", code=code)
         self._listener(event)
 
+    def _end_look(self, usage: Usage) -> None:
+        self._phase, self._looked = Phase.BETWEEN, usage
+        if self._answer is None:
+            self._listener(Looked())
+        else:
+            self._begin_answer()
+
+    def _begin_answer(self) -> None:
+        if self._answer is None or not self._open:
+            return
+        self._phase = Phase.ANSWER
+        answer = self._backend.submit(self._answer, self.hear)
+        if isinstance(answer, Refusal):
+            self.hear(Refused(answer))
+        else:
+            self._key = answer.key
+
     def _measure(self, tokens: int) -> None:
         now = time.monotonic()
         delivery, metrics = self._delivery, self._metrics
@@ -178,3 +261,15 @@ class Served:
             "reason": reason,
             "prompt_tokens": len(self._job.prompt),
         }
+
+
+def _together(look: Usage, answer: Usage) -> Usage:
+    """Of one generation that was read twice, or once after an empty look."""
+    return Usage(
+        prompt_tokens=max(look.prompt_tokens, answer.prompt_tokens),
+        cached_tokens=look.cached_tokens if look.prompt_tokens else answer.cached_tokens,
+        output_tokens=answer.output_tokens,
+        queue_ms=look.queue_ms + answer.queue_ms,
+        prefill_ms=look.prefill_ms + answer.prefill_ms,
+        decode_ms=look.decode_ms + answer.decode_ms,
+    )

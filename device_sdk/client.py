@@ -17,7 +17,7 @@ from device_sdk.ending import answer_of
 from device_sdk.engine_worker import EngineWorker
 from device_sdk.errors import ConfigurationError, DeviceError, PromptTooLongError
 from device_sdk.events import Cancelled, Event, Failed, Finished
-from device_sdk.fitting import fit
+from device_sdk.fitting import fit, reading_alike
 from device_sdk.form import Form, form_of
 from device_sdk.generation.machine import GenerationMachine
 from device_sdk.generation.plan import SIDES, Fit, Patience, Request, Sides, Use
@@ -422,8 +422,10 @@ class HybridClient:
             if work.too_long and work.room is not None:
                 wished = settings.keep_ratio or DEFAULT_KEEP_RATIO if refine is None or refine is True else refine
                 refine, fitted = fit(len(ids), work.room, wished)
-            wanted = refining(messages, ids, tokenizer, settings, refine, protect)
+            wanted = refining(messages, ids, tokenizer, settings, refine, protect, fits=fitted is None)
             if wanted is not None and fitted is not None:
+                if wanted.wish.reread:
+                    fitted = reading_alike(fitted, wanted.wish.protected)
                 problem = self.device_problem
         thinking = thinking_reader(tokenizer, ids) if tokenizer else None
         lease: Lease | None = None

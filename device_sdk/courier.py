@@ -202,7 +202,8 @@ class _Attempt:
         ids = self._output is not None
         if self._question.reworded and not ids:
             return None
-        return Refine(wish.keep_ratio, wish.protected if ids else self._refining.map.characters_of(wish.protected))
+        protected = wish.protected if ids else self._refining.map.characters_of(wish.protected)
+        return Refine(wish.keep_ratio, protected, wish.reread and "reread" in self._connection.welcome.offers)
 
     async def say(self, command: ExtendCloud | StopCloud | TellProgress) -> None:
         match command:
@@ -262,7 +263,7 @@ class _Attempt:
             except ValueError as error:
                 return RefinementRefused(self.number, f"the service sent a refinement beyond the prompt: {error}")
         guard = Guard(message.guard, message.detail)
-        return Refined(self.number, message.stage, message.final, keep, guard)
+        return Refined(self.number, message.stage, message.final, keep, guard, message.reread)
 
     def _unfinished(self) -> str | None:
         return None if self._question.watch is None else self._question.watch.unfinished()

@@ -42,12 +42,14 @@ def refining(
     split: SplitSettings,
     refine: bool | float | None,
     protect: Iterable[Protected],
+    *,
+    fits: bool = True,
 ) -> Refining | None:
     """What to ask of the cloud; None where the device reads the whole prompt.
 
     `refine`: None as the settings say, False never, True whatever the prompt's length, a number for this keep ratio
-    whatever its length. A prompt that does not hold the messages as they are (see `prompt_map`) is not refined. Raises
-    ConfigurationError.
+    whatever its length. `fits`: whether the device's context holds the prompt. A prompt that does not hold the messages
+    as they are (see `prompt_map`) is not refined. Raises ConfigurationError.
     """
     given = list(protect)
     for one in given:
@@ -59,7 +61,8 @@ def refining(
     found = prompt_map(messages, [tokenizer.token_bytes(token) for token in prompt])
     if found is None:
         return None
-    return Refining(RefineWish(ratio, protected_spans(messages, found, given)), found)
+    reread = not fits if split.reread is None else split.reread
+    return Refining(RefineWish(ratio, protected_spans(messages, found, given), reread), found)
 
 
 def protected_spans(messages: Sequence[Message], where: PromptMap, given: Iterable[Protected]) -> Spans:

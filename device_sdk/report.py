@@ -112,6 +112,8 @@ class Report:
     refinement_stages: int = 0
     #: Of the latest refinement; None without any.
     guard: Guard | None = None
+    #: Whether the cloud answered from what it had the device keep, which it read a second time.
+    reread: bool = False
     #: Why the mode's first choice did not serve to the end, in order of happening.
     notices: tuple[str, ...] = ()
     timeline: Timeline = field(default_factory=Timeline)

@@ -55,6 +55,7 @@ def report_of(machine: GenerationMachine, mode: Mode, count: int, where: PromptM
         refinement_ms=1000 * (refinement.history[0][0] - origin) if refinement.history else None,
         refinement_stages=refinement.stages,
         guard=refinement.guard,
+        reread=refinement.reread,
         notices=tuple(machine.notices),
         timeline=Timeline(
             arrivals=tuple(time - origin for time in showing.arrivals),

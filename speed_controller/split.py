@@ -29,6 +29,10 @@ class SplitSettings:
     refine_from: int = 512
     #: Tokens that refinement keeps however short the prompt: what a long answer rests on does not shrink with it.
     keep_at_least: int = 384
+    #: Whether the cloud, too, answers from what refinement keeps, which it then reads a second time: what is beside the
+    #: point misleads a model, too, and both sides go on from the same prompt; but the first token comes later by that
+    #: reading. None: where the prompt is longer than the device's context.
+    reread: bool | None = None
     #: Share of the latest received tokens that the device must agree with to take over, up to `max_grant` tokens; None:
     #: it takes over as soon as it can.
     min_agreement: float | None = None

@@ -19,7 +19,7 @@ from wire_protocol.errors import EncodeError
 
 #: The version that this package speaks; `hello` and `welcome` carry it. 2 added `generate.constraint` and
 #: `welcome.offers`.
-PROTOCOL_VERSION = 2
+PROTOCOL_VERSION = 3
 
 MAX_PROMPT_TOKENS = 1_000_000
 MAX_OUTPUT_TOKENS = 100_000
@@ -87,10 +87,13 @@ class Refine(Part, frozen=True):
     all `messages` one after the other, with nothing between them.
     """
 
-    #: The share of the prompt to keep, protected spans included.
+    #: The share of the prompt to keep at most, protected spans included.
     keep_ratio: Annotated[float, Meta(gt=0, le=1)]
     #: What stays whatever its score: template, system text, question, last window. In order, not overlapping.
     protected: Spans = ()
+    #: Whether to answer from what is kept, read a second time and alone, rather than from the whole prompt; the first
+    #: token comes later by that reading. Only for a service that `offers` it. Since version 3.
+    reread: bool = False
 
     def __post_init__(self) -> None:
         _check_spans("protected", self.protected)
@@ -263,8 +266,8 @@ class Welcome(Message, frozen=True, tag="welcome"):
     limits: Limits
     #: `ids` where the fingerprints of both sides agree, else `text`.
     travel: Literal["ids", "text"]
-    #: What a `generate` may ask for beyond the rest: `constraint`. Since version 2.
-    offers: Annotated[tuple[Literal["constraint"], ...], Meta(max_length=64)] = ()
+    #: What a `generate` may ask for beyond the rest: `constraint` (since version 2), `refine.reread` (since version 3).
+    offers: Annotated[tuple[Literal["constraint", "reread"], ...], Meta(max_length=64)] = ()
 
 
 class Accepted(Message, frozen=True, tag="accepted"):
@@ -301,6 +304,8 @@ class Refinement(Message, frozen=True, tag="refinement"):
     scorer: Name = ""
     #: What scoring and selecting took, in ms; the engine's own pass over the prompt is not in it.
     cost_ms: Milliseconds = 0.0
+    #: The answer comes from these spans alone, as `refine.reread` asked. Since version 3.
+    reread: bool = False
 
     def __post_init__(self) -> None:
         _check_spans("keep", self.keep)

@@ -134,7 +134,7 @@ class Assignment:
         """A leg is over, and took so much."""
         first = self._usage.prompt_tokens == 0
         self._usage = Usage(
-            prompt_tokens=len(self.job.prompt),
+            prompt_tokens=len(self.job.whole_prompt),
             # Only where it began: what a later leg was handed is no prompt that it was spared.
             cached_tokens=usage.cached_tokens if first else self._usage.cached_tokens,
             output_tokens=self.given,
@@ -147,7 +147,7 @@ class Assignment:
         """What was held back for a stop string that did not come, and the end."""
         usage = self._usage
         whole = Usage(
-            prompt_tokens=len(self.job.prompt),
+            prompt_tokens=len(self.job.whole_prompt),
             cached_tokens=usage.cached_tokens,
             output_tokens=self.given,
             queue_ms=usage.queue_ms + self.queued_s * 1000,

@@ -96,11 +96,11 @@ class PoolBackend:
 
     def submit(self, job: Job, listener: Listener) -> Ticket | Refusal:
         dispatcher = self._dispatcher
-        if self._draining:
+        if self._draining and not job.goes_on:
             return Refusal("draining", "the service is going away; go to another instance")
         if self.tokenizer is None or all(instance.phase == "given up" for instance in self.instances):
             return Refusal("failed", "no engine process is left")
-        if len(dispatcher.waiting) >= self._most_waiting:
+        if len(dispatcher.waiting) >= self._most_waiting and not job.goes_on:
             return dispatcher.busy(None)
         key = next(self._keys)
         assignment = Assignment(key, job, listener, self.tokenizer, time.monotonic(), self._targets)

@@ -13,6 +13,7 @@ import msgspec
 from msgspec import Meta
 
 from cloud_service.refinement.attention import ROWS, Head
+from cloud_service.refinement.floors import Floors
 from cloud_service.refinement.guard import Boundary
 
 #: Its name beside a model.
@@ -37,6 +38,8 @@ class Calibration(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     rows: Annotated[int, Meta(ge=1, le=256)] = ROWS
     #: None where no probe asked for what needs the whole prompt.
     boundary: Boundary | None = None
+    #: How far below the best line a line may be; None where too few probes rested on several lines to tell.
+    floors: Floors | None = None
     #: What was measured on the probes, by name; for people.
     measured: dict[str, float] = {}
 
@@ -48,7 +51,10 @@ class Calibration(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     @property
     def named(self) -> tuple[Head, ...]:
         """All heads that it speaks of."""
-        return (*self.heads, *self.answer_heads, *(() if self.boundary is None else self.boundary.heads))
+        found = [*self.heads, *self.answer_heads]
+        for watching in (self.boundary, self.floors):
+            found += () if watching is None else watching.heads
+        return tuple(found)
 
 
 class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

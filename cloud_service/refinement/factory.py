@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal, TypeAlias
 
@@ -13,6 +13,7 @@ from cloud_service.refinement.attention import AttentionScorer, default_layers
 from cloud_service.refinement.baselines import BM25, HeadTail, RandomUnits, SelfInformation
 from cloud_service.refinement.calibration import Calibration, CalibrationError
 from cloud_service.refinement.contract import Scorer
+from cloud_service.refinement.floors import NO_FLOORS
 from cloud_service.refinement.guard import Guard
 from cloud_service.refinement.refinery import Refinery
 from cloud_service.refinement.scorer_model import ScorerModel
@@ -67,7 +68,7 @@ def build_refinery(
             raise RefinementError(f"{scorer_model} shows no attention and cannot score: choose another refine_model")
         found = _calibration(scorer_model, engine.info, calibrated)
         scorer = ScorerModel(engine, _attention(engine.info, found))
-        return Refinery([scorer], Guard(found.boundary if found else None), release=scorer.close)
+        return _refinery([scorer], found, release=scorer.close)
     if choice == "off":
         return Refinery()
     if not info.capabilities.attention_tap:
@@ -81,7 +82,15 @@ def build_refinery(
     answering = found.answer_heads if found else ()
     if choice == "answer-attention" or (choice == "auto" and answering):
         stages.append(AnswerAttention(first.needs.layers, heads=answering or None))
-    return Refinery(stages, Guard(found.boundary if found else None))
+    return _refinery(stages, found)
+
+
+def _refinery(
+    stages: Sequence[Scorer], found: Calibration | None, *, release: Callable[[], None] | None = None
+) -> Refinery:
+    if found is None:
+        return Refinery(stages, Guard(), release=release)
+    return Refinery(stages, Guard(found.boundary), floors=found.floors or NO_FLOORS, release=release)
 
 
 def _attention(info: EngineInfo, found: Calibration | None) -> AttentionScorer:

@@ -10,9 +10,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Protocol, TypeVar, runtime_checkable
 
+from cloud_service.refinement.answer_attention import WEIGHT
 from cloud_service.refinement.attention import Head
 from cloud_service.refinement.contract import NO_NEEDS, Evidence, Needs, Prompt, Scorer, Span
-from cloud_service.refinement.guard import Guard, Verdict
+from cloud_service.refinement.floors import NO_FLOORS, Floors
+from cloud_service.refinement.guard import Guard, Verdict, figures_of
 from cloud_service.refinement.selection import select
 from model_runtime.core import FloatArray
 from model_runtime.prompt_map import PromptMap
@@ -28,6 +30,7 @@ class Wish:
     """What a client asked to have refined. `prompt.protected` are its protected spans, in tokens."""
 
     prompt: Prompt
+    #: At most so much of it is kept, or what is protected where that is more.
     keep_ratio: float
     #: Where the client counts in characters of its messages; None where it counts in the prompt's tokens.
     map: PromptMap | None = None
@@ -47,6 +50,10 @@ class Refined:
     kept_share: float
     #: For the next stage; None where the scorer failed.
     scores: FloatArray | None
+    #: `keep` in the prompt's tokens; None for the whole prompt.
+    spans: tuple[Span, ...] | None = None
+    #: The least share of the best line's importance at which lines were kept.
+    floor: float = 0.0
 
 
 @runtime_checkable
@@ -67,20 +74,23 @@ class Refinery:
         stages: Sequence[Scorer] = (),
         guard: Guard | None = None,
         *,
+        floors: Floors = NO_FLOORS,
         why_not: str = "the service does not score prompts",
         release: Callable[[], None] | None = None,
     ) -> None:
         """`stages`: a first scorer, and one that looks at the answer where there is a second. `guard`: None lets every
-        selection stand. `why_not`: for clients, where there is no scorer. `release` is called in the end, for a scorer
-        that owns an engine."""
+        selection stand. `floors`: of the first scorer's importance. `why_not`: for clients, where there is no scorer.
+        `release` is called in the end, for a scorer that owns an engine."""
         if len(stages) > 2 or (len(stages) == 2 and not stages[1].needs.answer_rows):
             raise ValueError("at most two stages, of which the second looks at the answer")
-        if guard is not None and guard.heads and not (stages and isinstance(stages[0], Watching)):
+        watched = [*(guard.heads if guard else ()), *floors.heads]
+        if watched and not (stages and isinstance(stages[0], Watching)):
             raise ValueError("this guard asks what heads regard, which the first scorer cannot say")
         if stages and stages[0].needs.answer_rows:
             raise ValueError("the first stage cannot wait for the answer")
         self.stages = tuple(stages)
         self._guard = guard
+        self._floors = floors
         self._why_not = why_not
         self._release = release
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="refine")
@@ -105,25 +115,30 @@ class Refinery:
             never.cancel()
             return never
 
-    def refine(self, wish: Wish, stage: int, evidence: Evidence) -> Refined:
-        """What stage `stage` (0 is the first) makes of the evidence. Never raises: a scorer that does, or returns
+    def refine(self, wish: Wish, stage: int, evidence: Evidence, before: Refined | None = None) -> Refined:
+        """What stage `stage` (0 is the first) makes of the evidence; `before` is what the first made of its own. Never
+        raises: a scorer that does, or returns
         what it must not, costs nobody more than a prompt that is kept whole."""
         started = time.perf_counter()
-        scorer = self.stages[stage]
+        scorer, floor = self.stages[stage], 0.0
         try:
             scores = scorer.score(wish.prompt, evidence)
             kept = select(wish.prompt, scores, wish.keep_ratio)
             verdict = self._judge(wish.prompt, scores, kept, evidence, stage)
+            if verdict.word == "passed":  # the guard's figures are of what fills the ratio
+                floor = self._floor(wish.prompt, scores, kept, evidence, before)
+                kept = select(wish.prompt, scores, wish.keep_ratio, floor)
             keep: tuple[Span, ...] | None = kept if wish.map is None else wish.map.characters_of(kept)
         except Exception:
             logger.exception("scoring failed", extra={"scorer": scorer.name})
             scores, kept, keep = None, (), None
             verdict = Verdict("failed", f"{scorer.name} failed; see the service's log")
+        spans: tuple[Span, ...] | None = kept
         share = sum(end - start for start, end in kept) / len(wish.prompt.tokens)
         if verdict.word != "passed":
-            keep, share = None, 1.0
+            keep, spans, share = None, None, 1.0
         cost = time.perf_counter() - started
-        return Refined(keep, verdict.word, verdict.detail, scorer.name, cost, share, scores)
+        return Refined(keep, verdict.word, verdict.detail, scorer.name, cost, share, scores, spans, floor)
 
     def _judge(
         self, prompt: Prompt, scores: FloatArray, kept: Sequence[Span], evidence: Evidence, stage: int
@@ -133,10 +148,23 @@ class Refinery:
         # A later stage sharpens what the guard has passed.
         if self._guard is None or stage > 0:
             return Verdict("passed")
-        scorer, regards = self.stages[0], tuple[float, ...]()
-        if self._guard.heads and isinstance(scorer, Watching):
-            regards = scorer.regards(prompt, evidence, self._guard.heads)
-        return self._guard.judge(prompt, scores, kept, regards)
+        return self._guard.judge(prompt, scores, kept, self._regards(prompt, evidence, self._guard.heads))
+
+    def _floor(
+        self, prompt: Prompt, scores: FloatArray, kept: Sequence[Span], evidence: Evidence, before: Refined | None
+    ) -> float:
+        if before is not None:
+            # A second stage adds to what the first has found, to the best lines most: the others are then further below
+            # them, and no less needed.
+            return before.floor / (1 + WEIGHT)
+        if not self._floors.heads:
+            return self._floors.several
+        regards = self._regards(prompt, evidence, self._floors.heads)
+        return self._floors.choose(figures_of(prompt, scores, kept, regards))
+
+    def _regards(self, prompt: Prompt, evidence: Evidence, heads: Sequence[Head]) -> tuple[float, ...]:
+        scorer = self.stages[0]
+        return scorer.regards(prompt, evidence, heads) if heads and isinstance(scorer, Watching) else ()
 
     def whole(self, why: str = "") -> Refined:
         """The answer where nothing can be scored."""

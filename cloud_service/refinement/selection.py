@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 RUN = 8
 
 
-def select(prompt: Prompt, scores: FloatArray, keep_ratio: float) -> tuple[Span, ...]:
+def select(prompt: Prompt, scores: FloatArray, keep_ratio: float, floor: float = 0.0) -> tuple[Span, ...]:
     """The spans to keep, in tokens: half-open, in order, disjoint, covering `prompt.protected`.
 
     `scores`: (tokens,), finite, more matters more. Whole lines or sentences (`units`) are taken, the best first, as
@@ -29,15 +29,19 @@ def select(prompt: Prompt, scores: FloatArray, keep_ratio: float) -> tuple[Span,
     and one token for each gap between protected spans, is kept even where that alone is more. No character is cut, and
     what meets where something was left out is still separated (`joints`). Equal scores go in the prompt's order.
 
-    Raises ValueError for scores, protected spans or a ratio that are none of that.
+    `floor` (at least 0, below 1) is the least share of the best unit's importance at which a unit is taken, room or no
+    room: what is beside the point does not only cost reading, it is also confused with what is not. As min-p does for
+    tokens, it keeps few lines where few stand out and many where many do. 0 fills the ratio.
+
+    Raises ValueError for scores, protected spans, a ratio or a floor that are none of that.
     """
     length = len(prompt.tokens)
-    _check(prompt, scores, keep_ratio)
+    _check(prompt, scores, keep_ratio, floor)
     if keep_ratio == 1:
         return ((0, length),) if length else ()
     laid = layout(prompt.pieces)
     protected = whole_characters(laid, prompt.protected)
-    ranked = sorted(units(prompt, protected, laid), key=lambda unit: (-float(importance(scores, unit)), unit))
+    ranked = _ranked(scores, units(prompt, protected, laid), floor)
     budget = math.floor(keep_ratio * length + 1e-9)
     # Of a joint's token nothing is known before the choice, so a choice that is too large with it is made anew.
     room = budget - _size(protected)
@@ -59,6 +63,15 @@ def importance(scores: FloatArray, unit: Span, run: int = RUN) -> FloatArray:
     return best
 
 
+def _ranked(scores: FloatArray, found: Sequence[Span], floor: float) -> list[Span]:
+    """The best first, without those below the floor."""
+    valued = sorted((-float(importance(scores, unit)), unit) for unit in found)
+    if not valued or not floor:
+        return [unit for _, unit in valued]
+    least = floor * max(0.0, -valued[0][0])
+    return [unit for value, unit in valued if -value >= least]
+
+
 def _first_fitting(ranked: Sequence[Span], room: int) -> list[Span]:
     chosen = []
     for unit in ranked:
@@ -73,7 +86,7 @@ def _size(spans: Sequence[Span]) -> int:
     return sum(stop - start for start, stop in spans)
 
 
-def _check(prompt: Prompt, scores: FloatArray, keep_ratio: float) -> None:
+def _check(prompt: Prompt, scores: FloatArray, keep_ratio: float, floor: float) -> None:
     length = len(prompt.tokens)
     if len(prompt.pieces) != length:
         raise ValueError(f"a prompt of {length} tokens needs as many pieces, not {len(prompt.pieces)}")
@@ -83,6 +96,8 @@ def _check(prompt: Prompt, scores: FloatArray, keep_ratio: float) -> None:
         raise ValueError("scores must be finite; some are infinite or not a number")
     if not 0 < keep_ratio <= 1:
         raise ValueError(f"keep_ratio must be above 0 and at most 1, not {keep_ratio}")
+    if not 0 <= floor < 1:
+        raise ValueError(f"floor must be at least 0 and below 1, not {floor}")
     position = 0
     for start, stop in prompt.protected:
         if not position <= start < stop <= length:

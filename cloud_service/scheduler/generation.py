@@ -83,7 +83,7 @@ class Generation:
         self._evidence = None if needs.nothing else EvidenceCollector(needs, self.job.prompt, len(self.tokens))
         self.grant = self.job.grant
         self._answer = list(self.job.output)
-        self._sampler = Sampler(self.job.sampling, self.job.prompt, self._rule())
+        self._sampler = Sampler(self.job.sampling, self.job.whole_prompt, self._rule())
         self._output = Output(self.job, self.tokenizer)
         self._begun = self.carried is not None
         self._stays = not self.job.hands_over
@@ -152,7 +152,7 @@ class Generation:
     @property
     def usage(self) -> Usage:
         return Usage(
-            prompt_tokens=len(self.job.prompt),
+            prompt_tokens=len(self.job.whole_prompt),
             cached_tokens=min(self.cached, len(self.job.prompt)),
             output_tokens=self.given,
             queue_ms=self.spent.queued * 1000,

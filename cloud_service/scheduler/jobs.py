@@ -42,8 +42,17 @@ class Job:
     traceparent: str = ""
     #: What its client calls the kind of its prompts, which begin alike; empty where it does not say.
     family: str = ""
+    #: The prompt as it was asked, where `prompt` is the part of it that is read: penalties and accounts are of the
+    #: whole.
+    asked: tuple[int, ...] | None = None
+    #: Whether it goes on with what was taken on before, and is not turned away by a full queue or a drain.
+    goes_on: bool = False
     #: Whether it goes on elsewhere after its first token, with the KV cache that its listener gets as `HandedOver`.
     hands_over: bool = False
+
+    @property
+    def whole_prompt(self) -> tuple[int, ...]:
+        return self.prompt if self.asked is None else self.asked
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +87,11 @@ class Seen:
 
     stage: Literal["prompt", "answer"]
     evidence: Evidence
+
+
+@dataclass(frozen=True, slots=True)
+class Looked:
+    """A prompt that is to be read twice has been read once: its answer waits to be told from what (`served.Served`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +143,7 @@ class Refused:
     refusal: Refusal
 
 
-Event: TypeAlias = Emitted | Seen | HandedOver | Ended | Late | Refused | Failed
+Event: TypeAlias = Emitted | Seen | Looked | HandedOver | Ended | Late | Refused | Failed
 #: Called on the event loop's thread, in order, with exactly one terminal event, which is the last.
 Listener: TypeAlias = Callable[[Event], None]
 

@@ -198,6 +198,8 @@ class Runner:
     def _refuse(self, job: Job, own: Demand, queue_s: float) -> Refusal | None:
         if self._broken is not None:
             return Refusal("failed", f"the engine failed: {self._broken}")
+        if job.goes_on:
+            return None
         if self._draining:
             return Refusal("draining", "the service is going away; go to another instance")
         seated, waiting = self._held()

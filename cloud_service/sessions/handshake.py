@@ -77,10 +77,19 @@ async def shake_hands(link: Link, desk: Desk, settings: Settings, caller: Caller
             template=info.template_fingerprint,
             limits=limits,
             travel=travel,
-            offers=("constraint",) if spoken > 1 and desk.backend.holds_constraints else (),
+            offers=_offers(spoken, desk),
         )
     )
     return Agreement(hello.client, travel)
+
+
+def _offers(spoken: int, desk: Desk) -> tuple[Literal["constraint", "reread"], ...]:
+    found: list[Literal["constraint", "reread"]] = []
+    if spoken >= 2 and desk.backend.holds_constraints:
+        found.append("constraint")
+    if spoken >= 3 and desk.refinery.stages:
+        found.append("reread")
+    return tuple(found)
 
 
 def _refusal(code: CloseCode, kind: Literal["bad_message", "version", "model"], message: str) -> RefusedError:

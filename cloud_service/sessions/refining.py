@@ -13,7 +13,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 
 from cloud_service.metrics import Metrics
-from cloud_service.refinement.contract import Evidence
+from cloud_service.refinement.contract import Evidence, Span
 from cloud_service.refinement.refinery import Refined, Refinery, Wish
 from cloud_service.scheduler.jobs import Seen
 from cloud_service.sessions.requests import Extent
@@ -38,14 +38,17 @@ class Refining:
         grant: int,
         metrics: Metrics,
         send: Callable[[Refinement], None],
+        reread: Callable[[tuple[Span, ...] | None], None] | None = None,
     ) -> None:
         """`make_wish` runs in the refinery's thread, during the prefill; None where the prompt's parts cannot be found
-        in what the engine reads."""
+        in what the engine reads. `reread` is told, once, from which of the prompt's tokens to answer (None: all);
+        without it, the answer does not wait for that."""
         self._name = name
         self._refinery = refinery
         self._extent = extent
         self._metrics = metrics
         self._send = send
+        self._reread = reread
         self._under_way: dict[int, asyncio.Future[Refined | None]] = {}
         self._first: Future[Refined | None] | None = None
         self._open = True
@@ -53,7 +56,7 @@ class Refining:
         self._timer: asyncio.TimerHandle | None = None
         stages = refinery.stages
         #: Whether the answer can get long enough for the second stage.
-        self._second = len(stages) > 1 and grant > stages[1].needs.answer_rows
+        self._second = len(stages) > 1 and reread is None and grant > stages[1].needs.answer_rows
         if not stages:
             self._tell(0, refinery.whole())
             return
@@ -66,6 +69,16 @@ class Refining:
         if not self._open:
             return
         self._start(0 if seen.stage == "prompt" else 1, seen.evidence)
+
+    def looked(self) -> None:
+        """The prompt was read, and its answer waits: PATIENCE at most."""
+        if not self._open or self._reread is None:
+            return
+        if self._first is None:
+            self._answer_at_once("the engine did not show what the scorer needs")
+        else:
+            late = f"scoring took more than {PATIENCE:g} s"
+            self._timer = asyncio.get_running_loop().call_later(PATIENCE, self._answer_at_once, late)
 
     def finish(self, then: Callable[[], None]) -> None:
         """The generation came to its end: call `then` once nothing is under way, in PATIENCE at most."""
@@ -118,7 +131,7 @@ class Refining:
         wish = self._wish.result()
         if wish is None:
             return None
-        return self._refinery.refine(wish, 1, dataclasses.replace(evidence, earlier=before.scores))
+        return self._refinery.refine(wish, 1, dataclasses.replace(evidence, earlier=before.scores), before)
 
     def _done(self, stage: int) -> None:
         waiting = self._under_way.pop(stage, None)
@@ -131,6 +144,10 @@ class Refining:
             then = self._then
             self.drop()
             then()
+
+    def _answer_at_once(self, why: str) -> None:
+        self.drop()
+        self._tell(0, self._refinery.whole(why))
 
     def _give_up(self) -> None:
         then = self._then
@@ -151,5 +168,11 @@ class Refining:
                 detail=refined.detail,
                 scorer=refined.scorer,
                 cost_ms=refined.cost_s * 1000,
+                reread=self._reread is not None and refined.spans is not None,
             )
         )
+        if self._reread is not None:
+            reread, self._reread = self._reread, None
+            if self._timer is not None:
+                self._timer.cancel()
+            reread(refined.spans)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import functools
 import logging
 import time
@@ -10,7 +11,7 @@ from typing import Any, Literal
 
 from cloud_service.auth import Caller
 from cloud_service.desk import Desk, Turned
-from cloud_service.scheduler.jobs import Emitted, Ended, Event, Failed, Late, Refusal, Refused, Seen
+from cloud_service.scheduler.jobs import Emitted, Ended, Event, Failed, Late, Looked, Refusal, Refused, Seen
 from cloud_service.served import Served
 from cloud_service.service import Service
 from cloud_service.sessions.handshake import Agreement
@@ -154,6 +155,8 @@ class Session:
             self._close(Closing(CloseCode.UNAUTHORISED, Error("", "bad_request", text)))
             return
         name = f"{self._name}/{message.id}"
+        refinery = self._desk.refinery
+        rereads = message.refine is not None and message.refine.reread and message.grant > 0 and bool(refinery.stages)
         make = functools.partial(
             job_from,
             message,
@@ -163,7 +166,7 @@ class Session:
             self._defaults,
             name=name,
             now=time.monotonic(),
-            needs=self._desk.refinery.needs,
+            needs=dataclasses.replace(refinery.needs, answer_rows=0) if rereads else refinery.needs,
             holds_constraints=self._desk.backend.holds_constraints,
         )
         # Rendering a long chat or compiling a constraint takes milliseconds: other connections' tokens would wait.
@@ -173,7 +176,7 @@ class Session:
             self._desk.reject(self._caller, name, job.reason if isinstance(job, Rejected) else job.code)
             self._send(job)
             return
-        answer = await self._desk.submit(self._caller, job, functools.partial(self._hear, message))
+        answer = await self._desk.submit(self._caller, job, functools.partial(self._hear, message), rereads=rereads)
         if isinstance(answer, Turned):
             self._send(_refusal(message.id, answer))
             return
@@ -184,12 +187,13 @@ class Session:
         if message.refine is not None:
             self._refining[message.id] = Refining(
                 message.id,
-                self._desk.refinery,
+                refinery,
                 extent_of(message),
                 functools.partial(wish_from, message, job.prompt, self._desk.tokenizer),
                 grant=message.grant,
                 metrics=self._desk.metrics,
                 send=self._send,
+                reread=answer.go_on if rereads else None,
             )
 
     # --- to the device ------------------------------------------------------------------------------------------
@@ -202,7 +206,9 @@ class Session:
                 self._send(self._tokens(request, event))
             case Seen() if refining is not None:
                 refining.see(event)
-            case Seen():
+            case Looked() if refining is not None:
+                refining.looked()
+            case Seen() | Looked():
                 pass  # nobody waits for it any more
             case Ended(reason, usage) if refining is not None and reason != "stopped":
                 refining.finish(functools.partial(self._send, Finished(request.id, reason, usage)))
@@ -229,6 +235,8 @@ class Session:
         elif isinstance(message, (Finished, Rejected, Error)):
             self._served.pop(message.id, None)
             self._begins_at.pop(message.id, None)
+            if (refining := self._refining.pop(message.id, None)) is not None:
+                refining.drop()
         self._link.send(message)
 
     def _close(self, closing: Closing) -> None:

@@ -42,11 +42,11 @@ class UpstreamBackend:
         return False
 
     def submit(self, job: Job, listener: Listener) -> Ticket | Refusal:
-        if self._draining:
+        if self._draining and not job.goes_on:
             return Refusal("draining", "the service is going away; go to another instance")
         if not self._pool.ready():
             return Refusal("busy", "no upstream is up", CHECK_EVERY * 1000)
-        if len(self._flights) >= self._most:
+        if len(self._flights) >= self._most and not job.goes_on:
             return Refusal("busy", f"{len(self._flights)} generations are running, the most there may be", None)
         key = next(self._keys)
         flight = Flight(job, listener, self._pool, self._prompts, as_ids=self.gives_ids)

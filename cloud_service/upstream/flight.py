@@ -42,7 +42,7 @@ class _Times:
         now = time.monotonic()
         first = now if self.first is None else self.first
         return Usage(
-            prompt_tokens=len(job.prompt),
+            prompt_tokens=len(job.whole_prompt),
             cached_tokens=min(cached, len(job.prompt)),
             output_tokens=given,
             prefill_ms=(first - self.arrived) * 1000,

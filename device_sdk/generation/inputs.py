@@ -49,6 +49,8 @@ class Refined:
     final: bool
     keep: tuple[tuple[int, int], ...]
     guard: Guard
+    #: Whether the cloud's tokens come from these spans alone.
+    reread: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,10 +48,12 @@ SIDES = {
 
 @dataclass(frozen=True, slots=True)
 class RefineWish:
-    """Ask the cloud which part of the prompt matters. `protected`, in tokens of the prompt, always stays."""
+    """Ask the cloud which part of the prompt matters. `protected`, in tokens of the prompt, always stays. `reread`: its
+    own tokens are to come from that part alone, too, where the service offers this."""
 
     keep_ratio: float
     protected: Spans = ()
+    reread: bool = False
 
 
 @dataclass(frozen=True, slots=True)

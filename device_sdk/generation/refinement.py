@@ -27,6 +27,7 @@ class RefinementTrack:
     stages: int = 0
     final: bool = False
     guard: Guard | None = None
+    reread: bool = False
     #: (time, share kept) for the report.
     history: list[tuple[float, float]] = field(default_factory=list)
     _asked_at: float | None = None
@@ -57,6 +58,7 @@ class RefinementTrack:
             available = event.guard.decision != "unavailable"
             self.forecast.observe_refinement(now - self._asked_at if available else None)
         self.stage, self.final, self.guard = event.stage, event.final, event.guard
+        self.reread = event.reread
         self.stages += 1
         self.history.append((now, kept))
 

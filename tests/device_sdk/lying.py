@@ -20,7 +20,10 @@ Behaviour = Callable[[ServerConnection, Codec, Generate], Awaitable[Any]]
 
 @contextlib.asynccontextmanager
 async def lying_service(
-    behave: Behaviour, travel: Literal["ids", "text"] = "ids", fingerprint: str | None = None
+    behave: Behaviour,
+    travel: Literal["ids", "text"] = "ids",
+    fingerprint: str | None = None,
+    offers: tuple[Literal["constraint", "reread"], ...] = (),
 ) -> AsyncIterator[str]:
     tokenizer = ScriptedTokenizer()
 
@@ -35,6 +38,7 @@ async def lying_service(
             template=tokenizer.template_fingerprint,
             limits=Limits(10_000, 1_000, 8, 2**20),
             travel=travel,
+            offers=offers,
         )
         await socket.send(codec.encode(welcome))
         with contextlib.suppress(websockets.ConnectionClosed):

@@ -67,6 +67,7 @@ MESSAGES: dict[str, DeviceMessage | CloudMessage] = {
         refine=Refine(1.0),
         output_text="Au coin 🙂",
     ),
+    "generate that is read twice": Generate("g-5", 8, prompt=(1, 2, 3), refine=Refine(0.25, ((2, 3),), True)),
     "generate in a trace": Generate(
         "g-4", 8, prompt=(1, 2), traceparent="00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
     ),
@@ -84,6 +85,9 @@ MESSAGES: dict[str, DeviceMessage | CloudMessage] = {
         1, "pd-cloud/0.1.0", "logbook-cloud", "9f2c1e", "77aa02", Limits(8192, 512, 16, 1_048_576), "ids"
     ),
     "welcome as text": Welcome(1, "pd-cloud/0.1.0", "logbook-cloud", "9f2c1e", "", Limits(0, 0, 0, 0), "text"),
+    "welcome that offers everything": Welcome(
+        3, "pd-cloud/0.1", "cloud", "a" * 64, "b" * 64, Limits(1_000, 100, 4, 65_536), "ids", ("constraint", "reread")
+    ),
     "welcome that offers constraints": Welcome(
         2,
         "pd-cloud/0.2.0",
@@ -101,6 +105,7 @@ MESSAGES: dict[str, DeviceMessage | CloudMessage] = {
     "refinement that keeps all": Refinement(
         "g-1", 2, True, "tokens", ((0, 2048),), "flat", "the best tenth holds 14% of the importance", "attention", 3.5
     ),
+    "refinement that is read again": Refinement("g-5", 1, True, "tokens", ((0, 1), (2, 3)), reread=True),
     "tokens as ids": Tokens("g-1", 0, ids=(17, 300, 70_000)),
     "tokens as text": Tokens("g-2", 3, count=2, data=b"caf\xc3"),
     "tokens without text": Tokens("g-2", 5, count=1),

@@ -12,19 +12,21 @@ from wire_protocol import CloseCode, ProtocolError, VersionError, close_reason, 
 def test_the_newest_version_that_both_speak_is_chosen() -> None:
     assert negotiate(1) == 1
     assert negotiate(2) == 2
-    assert negotiate(65_535) == 2  # a newer client speaks every older version, down to its own oldest
+    assert negotiate(3) == 3
+    assert negotiate(65_535) == 3  # a newer client speaks every older version, down to its own oldest
 
 
 def test_a_client_older_than_all_versions_is_told_to_update() -> None:
-    with pytest.raises(VersionError, match="version 0 at most, this service 1 to 2: update the client"):
+    with pytest.raises(VersionError, match="version 0 at most, this service 1 to 3: update the client"):
         negotiate(0)
 
 
 def test_a_client_takes_only_a_version_that_it_speaks() -> None:
     assert confirm(1) == 1
     assert confirm(2) == 2
-    with pytest.raises(VersionError, match=r"chose version 3.*update the client"):
-        confirm(3)
+    assert confirm(3) == 3
+    with pytest.raises(VersionError, match=r"chose version 4.*update the client"):
+        confirm(4)
     with pytest.raises(VersionError, match=r"chose version 0.*update the service"):
         confirm(0)
 

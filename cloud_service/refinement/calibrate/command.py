@@ -12,10 +12,13 @@ from cloud_service.refinement.attention import ROWS, Head, default_layers
 from cloud_service.refinement.calibrate.fitting import (
     best_answer_heads,
     best_heads,
+    fit_floors,
     fit_guard,
+    kept_share,
     kept_whole,
     precision_of,
     recall,
+    told_apart,
 )
 from cloud_service.refinement.calibrate.looking import Look, look
 from cloud_service.refinement.calibrate.probes import Probe, ProbeError
@@ -62,7 +65,14 @@ def calibrate(
     if answering and precision_of(held_out, heads, answering) <= precision_of(held_out, heads):
         answering = ()  # no help on what it was not chosen by
     boundary = fit_guard(flat[::2], fit, heads, RATIOS[0])
+    tapped = {layer for layer, _ in (*heads, *answering, *(boundary.heads if boundary else ()))}
+    floors = fit_floors(fit, heads, RATIOS[0], tapped)
     measured = _measure(held_out, flat[1::2], heads, boundary)
+    if floors is not None:
+        measured["recall_with_floors"] = recall(held_out, heads, RATIOS[0], floors=floors)
+        measured["tokens_with_floors"] = kept_share(held_out, heads, RATIOS[0], floors)
+        measured["tokens_without"] = kept_share(held_out, heads, RATIOS[0])
+        measured["one_line_or_several_told"] = told_apart(held_out, heads, floors, RATIOS[0])
     if answering:
         measured["second_stage_average_precision"] = precision_of(held_out, heads, answering)
         for ratio in RATIOS:
@@ -70,7 +80,7 @@ def calibrate(
     info = engine.info
     usual = [(layer, head) for layer in default_layers(info.layers) for head in range(info.heads)]
     return Outcome(
-        Calibration(info.model, info.engine, heads, answering, ROWS, boundary, _rounded(measured)),
+        Calibration(info.model, info.engine, heads, answering, ROWS, boundary, floors, _rounded(measured)),
         _rounded(_measure(held_out, flat[1::2], usual, None)),
     )
 
@@ -83,10 +93,15 @@ def write(outcome: Outcome, engine: Engine, path: Path) -> None:
 def report(outcome: Outcome) -> str:
     """For people."""
     found = outcome.calibration
+    floors = "any importance, for want of probes that rest on several lines"
+    if found.floors is not None:
+        several, single = found.floors.several, found.floors.single
+        floors = f"{several:.0%} of the best line's importance, {single:.0%} where one line is asked for"
     lines = [
         f"heads (layer.head): {_names(found.heads)}",
         f"of the second stage: {_names(found.answer_heads) or 'none that helps'}",
         f"the guard watches: {_names(found.boundary.heads) if found.boundary else 'nothing, for want of probes'}",
+        f"lines are kept from: {floors}",
         f"{'on held-out probes':34}{'calibrated':>12}{'default':>12}",
     ]
     for name, value in found.measured.items():

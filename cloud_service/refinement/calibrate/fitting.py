@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from itertools import compress
 
 import numpy as np
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from cloud_service.refinement.answer_attention import sharpened
 from cloud_service.refinement.attention import Head
 from cloud_service.refinement.calibrate.looking import Look
+from cloud_service.refinement.floors import Floors
 from cloud_service.refinement.guard import Boundary, Figures, Guard, figures_of
 from cloud_service.refinement.selection import importance, select
 from model_runtime.core import FloatArray
@@ -23,6 +24,11 @@ WATCHED = 4
 HEADS, CANDIDATES = 8, 32
 #: What a further head must add to the mean average precision.
 _WORTH = 0.002
+
+#: Fewer probes of a kind than this cannot say how far below the best line the others may be.
+LEAST_KIND = 8
+#: A floor is set so that of the probes it was set on, this share lose a line to it, and then lower by a quarter.
+_LOST, _MARGIN = 0.05, 0.75
 
 _STEPS, _RATE, _SHRINK = 2_000, 0.5, 0.01
 
@@ -92,24 +98,82 @@ def scores_of(look: Look, heads: Sequence[Head], answer_heads: Sequence[Head] = 
     return sharpened(scores, _mean_of(look.answer, answer_heads)) if answer_heads else scores
 
 
-def recall(looks: Sequence[Look], heads: Sequence[Head], keep_ratio: float, answer_heads: Sequence[Head] = ()) -> float:
+def fit_floors(
+    looks: Sequence[Look], heads: Sequence[Head], keep_ratio: float, layers: Collection[int]
+) -> Floors | None:
+    """Floors under which hardly any evidence lies, told apart by heads of `layers`; None where too few probes rest on
+    several lines: by questions about one line alone, the second one of two would be left out."""
+    several = [look for look in looks if look.evidence.sum() > 1]
+    single = [look for look in looks if look.evidence.sum() == 1]
+    if len(several) < LEAST_KIND:
+        return None
+    low = _lowest(several, heads)
+    boundary = fit_guard(several, single, heads, keep_ratio, layers) if len(single) >= LEAST_KIND else None
+    return Floors(low, low if boundary is None else max(low, _lowest(single, heads)), boundary)
+
+
+def _lowest(looks: Sequence[Look], heads: Sequence[Head]) -> float:
+    """Where nearly all evidence lies above, as a share of the best line's importance."""
+    shares = []
+    for look in looks:
+        values = _importances(look, scores_of(look, heads))
+        best = float(values.max())
+        shares.append(float(values[look.evidence].min()) / best if best > 0 else 0.0)
+    return round(_MARGIN * max(0.0, float(np.quantile(shares, _LOST))), 3)
+
+
+def told_apart(looks: Sequence[Look], heads: Sequence[Head], floors: Floors, keep_ratio: float) -> float:
+    """Of the probes with evidence, the share that gets the floor of its kind."""
+    hits = [
+        (floors.choose(figures(look, heads, floors.heads, keep_ratio)) == floors.several) == (look.evidence.sum() > 1)
+        for look in looks
+        if look.evidence.any()
+    ]
+    return float(np.mean(hits))
+
+
+def kept_share(looks: Sequence[Look], heads: Sequence[Head], keep_ratio: float, floors: Floors | None = None) -> float:
+    """Of the prompts with evidence, the share of their tokens that is selected, in the mean."""
+    shares = []
+    for look in looks:
+        if look.evidence.any():
+            floor = _floor(look, heads, keep_ratio, floors)
+            kept = select(look.prompt, scores_of(look, heads), keep_ratio, floor)
+            shares.append(sum(stop - start for start, stop in kept) / len(look.prompt.tokens))
+    return float(np.mean(shares))
+
+
+def recall(
+    looks: Sequence[Look],
+    heads: Sequence[Head],
+    keep_ratio: float,
+    answer_heads: Sequence[Head] = (),
+    *,
+    floors: Floors | None = None,
+) -> float:
     """The share of the probes with evidence all of which is selected."""
     hits = []
     for look in looks:
         if look.evidence.any():
-            kept = select(look.prompt, scores_of(look, heads, answer_heads), keep_ratio)
+            floor = _floor(look, heads, keep_ratio, floors)
+            kept = select(look.prompt, scores_of(look, heads, answer_heads), keep_ratio, floor)
             inside = [any(first <= start and end <= last for first, last in kept) for start, end in look.units]
             hits.append(all(compress(inside, look.evidence)))
     return float(np.mean(hits))
 
 
 def fit_guard(
-    flat: Sequence[Look], telling: Sequence[Look], heads: Sequence[Head], keep_ratio: float
+    flat: Sequence[Look],
+    telling: Sequence[Look],
+    heads: Sequence[Head],
+    keep_ratio: float,
+    layers: Collection[int] | None = None,
 ) -> Boundary | None:
-    """A boundary between the two, and the heads it looks at; None where there is nothing of either."""
+    """A boundary between the two, and the heads it looks at (of `layers`, if given); None where there is nothing of
+    either."""
     if not flat or not telling:
         return None
-    watched = _watched(flat, telling)
+    watched = _watched(flat, telling, layers)
     found = [[f for look in some if (f := figures(look, heads, watched, keep_ratio))] for some in (flat, telling)]
     if not all(found):
         return None
@@ -146,11 +210,18 @@ def fit_line(above: NDArray[np.float64], below: NDArray[np.float64]) -> tuple[ND
     return weights / width, bias - float(weights / width @ middle)
 
 
-def _watched(flat: Sequence[Look], telling: Sequence[Look]) -> tuple[Head, ...]:
+def _floor(look: Look, heads: Sequence[Head], keep_ratio: float, floors: Floors | None) -> float:
+    return 0.0 if floors is None else floors.choose(figures(look, heads, floors.heads, keep_ratio))
+
+
+def _watched(flat: Sequence[Look], telling: Sequence[Look], layers: Collection[int] | None) -> tuple[Head, ...]:
     """The heads whose regard alone tells the two apart best (by the area under the ROC curve), the best first."""
     above, below = (np.stack([look.regards for look in looks]) for looks in (flat, telling))
     area = (above[:, None] > below[None]).mean((0, 1)) + (above[:, None] == below[None]).mean((0, 1)) / 2
-    order = np.argsort(-np.abs(area - 0.5), axis=None, kind="stable")[:WATCHED]
+    apart = np.abs(area - 0.5)
+    if layers is not None:
+        apart[[layer for layer in range(len(apart)) if layer not in layers]] = -1
+    order = [at for at in np.argsort(-apart, axis=None, kind="stable")[:WATCHED] if apart.flat[at] >= 0]
     return tuple((int(at) // area.shape[1], int(at) % area.shape[1]) for at in order)
 
 
@@ -166,7 +237,11 @@ def _unit_values(look: Look, weights: FloatArray) -> NDArray[np.float32]:
 
 
 def _precision_of(look: Look, scores: FloatArray) -> float:
-    return _average_precision(np.array([importance(scores, unit) for unit in look.units]), look.evidence)
+    return _average_precision(_importances(look, scores), look.evidence)
+
+
+def _importances(look: Look, scores: FloatArray) -> NDArray[np.float32]:
+    return np.array([importance(scores, unit) for unit in look.units], np.float32)
 
 
 def _average_precision(values: NDArray[np.float32], truth: NDArray[np.bool_]) -> float:

@@ -13,12 +13,21 @@ import pytest
 from cloud_service.cli import ExitCode, main
 from cloud_service.refinement import calibration
 from cloud_service.refinement.calibrate.command import calibrate, report, write
-from cloud_service.refinement.calibrate.fitting import best_answer_heads, best_heads, precision_of, recall
+from cloud_service.refinement.calibrate.fitting import (
+    best_answer_heads,
+    best_heads,
+    fit_floors,
+    kept_share,
+    precision_of,
+    recall,
+    told_apart,
+)
 from cloud_service.refinement.calibrate.looking import Look
 from cloud_service.refinement.calibrate.probes import Probe, ProbeError, default_text, make_probes, read_probes
 from cloud_service.refinement.calibration import Calibration, CalibrationError
 from cloud_service.refinement.contract import Prompt
 from cloud_service.refinement.factory import RefinementError, build_refinery
+from cloud_service.refinement.floors import Floors
 from cloud_service.refinement.guard import Boundary
 from cloud_service.settings import Settings
 from model_runtime.core import AttentionTap, Chunk, Engine, FloatArray, Result
@@ -96,6 +105,40 @@ def test_the_head_that_retrieves_and_the_one_that_tells_counting_are_found(engin
     refinery = build_refinery("auto", "no-such-model", info, calibrated=path)
     assert refinery.needs.layers == found.layers
     refinery.close()
+
+
+def test_the_floors_are_below_what_answers_rest_on() -> None:
+    """Questions about two lines look at the second one less, and head 1.0 looks at the text for these alone."""
+    pairs = [line_look(0.5 if number % 2 else 0.3, {2, 7}, regard=0.8) for number in range(20)]
+    singles = [line_look(0.2, {2}, regard=0.1) for _ in range(20)]
+    heads = [(0, 0)]
+    floors = fit_floors([*pairs, *singles], heads, 0.9, {0, 1})
+    assert floors is not None
+    assert floors.boundary is not None
+    assert (1, 0) in floors.heads
+    assert 0.15 < floors.several < 0.3
+    assert floors.single == pytest.approx(0.75)
+    assert told_apart([*pairs, *singles], heads, floors, 0.9) == 1.0
+    assert recall([*pairs, *singles], heads, 0.9, floors=floors) == 1.0
+    assert recall(pairs, heads, 0.9, floors=Floors(0.4, 0.4)) == 0.5
+    assert kept_share(singles, heads, 0.9, floors) < kept_share(pairs, heads, 0.9, floors)
+    assert kept_share(pairs, heads, 0.9, floors) < kept_share(pairs, heads, 0.9)
+    # Only layers that are tapped anyway are watched; and questions about one line say nothing about a second one.
+    assert fit_floors([*pairs, *singles], heads, 0.9, {0}).heads == ((0, 0),)  # type: ignore[union-attr]
+    assert fit_floors(singles, heads, 0.9, {0, 1}) is None
+    alone = fit_floors(pairs, heads, 0.9, {0, 1})
+    assert alone is not None
+    assert (alone.single, alone.boundary) == (alone.several, None)
+
+
+def line_look(second: float, evidence: set[int], *, regard: float) -> Look:
+    lines = [f"line {number} of the log says this.\n".encode() for number in range(10)]
+    prompt = Prompt(tuple(range(10)), tuple(lines))
+    weights = np.full((2, 1, 10), 0.01, np.float32)
+    weights[0, 0, [2, 7]] = 1.0, second
+    regards = np.array([[0.5], [regard]], np.float32)
+    found = tuple((at, at + 1) for at in range(10))
+    return Look(prompt, weights, weights, regards, found, np.isin(np.arange(10), sorted(evidence)))
 
 
 def test_too_few_probes_are_refused(engine: Engine) -> None:

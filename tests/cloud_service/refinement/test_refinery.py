@@ -11,6 +11,7 @@ import pytest
 
 from cloud_service.refinement import Evidence, Guard, Needs, Prompt, Refinery, Wish
 from cloud_service.refinement.attention import AttentionScorer
+from cloud_service.refinement.floors import Floors
 from cloud_service.refinement.guard import Boundary
 from model_runtime.prompt_map import prompt_map
 
@@ -90,6 +91,22 @@ def test_where_nothing_can_be_left_out(refinery) -> None:
     wish = Wish(Prompt(PROMPT.tokens, PIECES, ((0, LENGTH),)), 0.3)
     refined = refinery(Scripted(pointing(5))).refine(wish, 0, Evidence())
     assert (refined.guard, refined.keep) == ("short", None)
+
+
+def test_lines_below_the_floor_are_left_out_of_what_the_guard_has_passed() -> None:
+    def scores(prompt: Prompt, evidence: Evidence) -> np.ndarray:
+        values = np.full(len(prompt.tokens), 0.01, np.float32)
+        values[[4, 9, 12]] = 1.0, 0.5, 0.2
+        return values
+
+    refinery = Refinery([Scripted(scores)], Guard(), floors=Floors(0.3, 0.3))
+    refined = refinery.refine(Wish(PROMPT, 0.7), 0, Evidence())
+    full = Refinery([Scripted(scores)], Guard()).refine(Wish(PROMPT, 0.7), 0, Evidence())
+    refinery.close()
+    assert (refined.guard, refined.detail) == (full.guard, full.detail)
+    assert refined.spans == refined.keep
+    assert {token for start, end in refined.spans or () for token in range(start, end)} == {0, 1, 4, 9, 22, 23, 24}
+    assert full.kept_share > 0.6 > refined.kept_share
 
 
 def test_only_the_first_stage_is_judged(refinery) -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from cloud_service.refinement.contract import Prompt
 from cloud_service.refinement.selection import importance, select
-from cloud_service.refinement.units import LARGEST, Cut, layout, units
+from cloud_service.refinement.units import LARGEST, Cut, layout, units, whole_characters
 
 TEXTS = st.one_of(
     st.text(max_size=300),
@@ -70,6 +70,31 @@ def by_word(text: str, *, protected: tuple[tuple[int, int], ...] = ()) -> Prompt
 def liking(prompt: Prompt, *words: str) -> np.ndarray:
     """Scores of 1 for the tokens in which one of the words occurs."""
     return np.array([float(any(word in piece.decode() for word in words)) for piece in prompt.pieces], np.float32)
+
+
+@given(cases(), st.floats(0, 1, exclude_max=True))
+def test_nothing_below_the_floor_is_kept(case: tuple[Prompt, np.ndarray, float], floor: float) -> None:
+    prompt, scores, ratio = case
+    if ratio == 1:
+        return
+    laid = layout(prompt.pieces)
+    found = units(prompt, whole_characters(laid, prompt.protected), laid)
+    best = max((float(importance(scores, unit)) for unit in found), default=0.0)
+    kept = {token for start, stop in select(prompt, scores, ratio, floor) for token in range(start, stop)}
+    for start, stop in found:
+        # One or two tokens may be a joint, or what makes a character whole.
+        if stop - start > 2 and kept.issuperset(range(start, stop)):
+            assert float(importance(scores, (start, stop))) >= floor * max(best, 0.0)
+
+
+def test_a_floor_leaves_out_what_is_beside_the_point_although_there_is_room() -> None:
+    prompt = by_word("Ada left.\nOslo paid two crowns.\nIt rained all day.\nOslo has a port.\nNobody came to see it.\n")
+    scores = liking(prompt, "Oslo") + np.float32(0.3) * liking(prompt, "crowns") + np.float32(0.02)
+    assert "rained" in text_of(prompt, select(prompt, scores, 0.9))
+    assert text_of(prompt, select(prompt, scores, 0.9, 0.5)) == "Oslo paid two crowns.\nOslo has a port.\n"
+    assert select(prompt, scores, 0.9, 0.0) == select(prompt, scores, 0.9)
+    with pytest.raises(ValueError, match="floor must be"):
+        select(prompt, scores, 0.9, 1.0)
 
 
 @given(cases())
