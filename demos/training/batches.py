@@ -18,7 +18,7 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from demos.training import phrases
-from demos.training.logbook import PARTS, make_document, make_questions
+from demos.training.logbook import PARTS, excerpt, make_document, make_questions
 
 if TYPE_CHECKING:
     from demos.training.chat import ChatFormat
@@ -37,6 +37,8 @@ _FOUND_BY = 3
 # What makes a long document hard is that much of it is nearly what is asked for. So it is in a short one whose names
 # share their words.
 _FEWEST_PARTS = 0.12
+# How many times as long what is refined was before.
+_REFINED_FROM = (3, 10)
 # The words of entries' wordings that say nothing of what happened: any other word may stand there.
 _GLUE = frozenset(["the", "to", "by", "of", "in", "for", "from", "with", "and", "at", "a", "was", "over"])
 
@@ -77,7 +79,8 @@ class Batch:
 @dataclass(frozen=True, slots=True)
 class Mix:
     """Shares of rows: random tokens twice, positions stretched, known words cut into pieces, entries reworded, names
-    that share their words. And of lookups: told up to the entry's number, which is all that a lookup decides."""
+    that share their words, what a refinement would keep of a longer document. And of lookups: told up to the entry's
+    number, which is all that a lookup decides."""
 
     repeats: float
     stretch: float
@@ -85,6 +88,7 @@ class Mix:
     reworded: float = 0.0
     alike: float = 0.0
     brief: float = 0.0
+    refined: float = 0.0
 
 
 PLAIN = Mix(0.0, 0.0, 0.0)
@@ -175,8 +179,11 @@ class BatchMaker:
         target = shape.document - 16
         reword = self._reword if split == "train" and rng.random() < mix.reworded else None
         parts = rng.uniform(_FEWEST_PARTS, PARTS) if split == "train" and rng.random() < mix.alike else PARTS
+        times = rng.randint(*_REFINED_FROM) if split == "train" and rng.random() < mix.refined else 1
         while True:
-            document = make_document(rng, target, split, reword, parts)
+            document = make_document(rng, min(times * target, self._reach), split, reword, parts)
+            if times > 1:
+                document = excerpt(rng, document, target)
             prompt = encode(opening + chat.open("user") + introduction + document.text[:-1])
             if len(prompt) <= shape.document:
                 break

@@ -4,7 +4,7 @@ measured on. Everything follows from the random generator passed in; nothing her
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from random import Random
 from typing import TYPE_CHECKING, Literal
@@ -71,6 +71,14 @@ class Entry:
     @property
     def entities(self) -> set[Entity]:
         return set(self.roles.values())
+
+    @property
+    def features(self) -> set[str]:
+        """What makes another entry like this one: the parts of its names, what happens, its job's name and step."""
+        found = {part for entity in self.entities for part in entity.name.split()} | {self.kind.name}
+        if self.step is not None:
+            found |= {self.step.job[:1], self.step.job, f"step {self.step.number}"}
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +169,35 @@ def make_document(
         entries.append(Entry(number, kind, roles, line, write(line), step))
         number += rng.randint(1, largest_gap)
     return Document("\n".join(lines), tuple(entries), tuple(absent), absent_job)
+
+
+def excerpt(rng: Random, document: Document, tokens_target: int) -> Document:
+    """What a refinement would keep of a document: one or two of its entries, often the job they belong to,
+    and the lines most like them, in their order. Each is easily taken for another."""
+    focus = rng.sample(document.entries, rng.randint(1, min(2, len(document.entries))))
+    jobs = {entry.step.job for entry in focus if entry.step is not None and rng.random() < 0.6}
+    numbers = {entry.number for entry in focus}
+    about = set().union(*(entry.features for entry in focus))
+    ranked = sorted(
+        document.entries,
+        key=lambda entry: (
+            entry.number not in numbers,
+            entry.step is None or entry.step.job not in jobs,
+            -len(about & entry.features) - 2 * rng.random(),
+        ),
+    )
+    room = max(2, round((tokens_target - 8) / _TOKENS_PER_ENTRY["train"]))
+    chosen = {entry.number for entry in ranked[:room]}
+    title, _, _ = document.text.partition("\n")
+    lines = [title] if title != document.entries[0].text and rng.random() < 0.5 else []
+    entries: list[Entry] = []
+    offset = sum(len(line) + 1 for line in lines)
+    for entry in document.entries:
+        if entry.number in chosen:
+            entries.append(replace(entry, span=(offset, offset + len(entry.text))))
+            lines.append(entry.text)
+            offset += len(entry.text) + 1
+    return Document("\n".join(lines), tuple(entries), document.absent, document.absent_job)
 
 
 def _jobs(rng: Random, words: Words, entries: int) -> tuple[list[Step | None], str]:
@@ -319,9 +356,13 @@ class _Asker:
         return {"person": phrases.ANY_PERSON, "object": phrases.ANY_OBJECT, "place": phrases.ANY_PLACE}[entity.type]
 
     def _report(self) -> Question | None:
-        if not self._jobs:
+        # An excerpt may hold a part of a job.
+        whole = [
+            job for job, entries in self._jobs.items() if entries[0].step and entries[0].step.steps == len(entries)
+        ]
+        if not whole:
             return None
-        job = self._rng.choice(list(self._jobs))
+        job = self._rng.choice(whole)
         entries = self._jobs[job]
         answer = "\n".join(entry.text.partition(" ")[2] for entry in entries)
         text = self._rng.choice(phrases.REPORTS).format(x=job)

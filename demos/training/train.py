@@ -6,6 +6,7 @@ python -m demos.training.train TOKENIZER_FOLDER CHECKPOINT --layers 5 --minutes 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import multiprocessing
 import os
@@ -42,8 +43,11 @@ PLANS: dict[str, list[tuple[float, dict[int, float]]]] = {
         (0.35, {512: 0.4, 1024: 0.4, 2048: 0.2}),
         (0.75, {512: 0.25, 1024: 0.35, 2048: 0.25, 4352: 0.15}),
     ],
+    "refined": [(0.00, {128: 0.15, 256: 0.25, 512: 0.20, 1024: 0.12, 2048: 0.10, 4352: 0.18})],
     "long": [(0.00, {512: 0.12, 1024: 0.25, 2048: 0.33, 4352: 0.30})],
 }
+# Documents up to this long are mostly what is left of longer ones, in the plan of that name.
+REFINED = 1024
 HINT = 0.3
 # By how much, at most, attention is blunter in documents of a length than in the longest.
 BLUNT = {128: 0.3, 256: 0.3, 512: 0.3, 1024: 0.3, 2048: 0.2}
@@ -69,6 +73,8 @@ def produce(queues, progress, options) -> None:
         rows = max(1, options.batch_tokens // shape.total)
         young = options.plan == "scratch" and done < options.young
         mix = Mix(0.10, 0.0, 0.0) if young else Mix(0.03, 0.6, 0.5, reworded=0.6, alike=0.7, brief=0.7)
+        if options.plan == "refined" and shape.document <= REFINED:
+            mix = dataclasses.replace(mix, alike=0.3, brief=0.5, refined=0.8)
         for queue in queues:
             queue.put((shape, maker.make(rng, shape, rows, "train", mix)))
 

@@ -22,13 +22,20 @@ def encoder() -> Encoder:
 
 @pytest.mark.parametrize(
     "mix",
-    [Mix(0, 0, 0), Mix(0, 1, 0), Mix(0, 0, 1), Mix(0, 0, 0, reworded=1), Mix(0, 0, 0, alike=1)],
-    ids=["plain", "stretched", "pieces", "reworded", "alike"],
+    [
+        Mix(0, 0, 0),
+        Mix(0, 1, 0),
+        Mix(0, 0, 1),
+        Mix(0, 0, 0, reworded=1),
+        Mix(0, 0, 0, alike=1),
+        Mix(0, 0, 0, refined=1),
+    ],
+    ids=["plain", "stretched", "pieces", "reworded", "alike", "refined"],
 )
 def test_answers_say_what_the_document_says(encoder: Encoder, mix: Mix) -> None:
     maker, read = BatchMaker(encoder, FORMATS["chatml"], 4400), encoder.whole.decode
     found = set()
-    for seed in range(4):
+    for seed in range(8):
         batch = maker.make(Random(seed), SHAPE, 1, "train", mix)
         document = read(batch.ids[0, : batch.document_length[0]].tolist()) + "."
         for row, start, end, kind in batch.answers:

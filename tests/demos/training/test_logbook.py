@@ -6,7 +6,15 @@ from random import Random
 import pytest
 
 from demos.training import phrases
-from demos.training.logbook import Document, Step, held_out, make_document, make_questions, user_message
+from demos.training.logbook import (
+    Document,
+    Step,
+    excerpt,
+    held_out,
+    make_document,
+    make_questions,
+    user_message,
+)
 from demos.training.vocabulary import Words, split_of
 
 KINDS = ("lookup", "report", "count")
@@ -46,6 +54,24 @@ def test_answers_quote_whole_lines_of_the_document(document: Document) -> None:
                 assert question.answer.split("\n") == [line.partition(" ")[2] for line in cited]
             case "count":
                 assert cited == sorted(cited, reverse=True)
+
+
+def test_an_excerpt_is_lines_of_the_document_that_are_alike() -> None:
+    for seed in range(20):
+        document = make_document(Random(seed), 3_000)
+        part = excerpt(Random(seed), document, 300)
+        rest = iter(document.text.split("\n"))
+        assert all(line in rest for line in part.text.split("\n")), "in the document's order"
+        assert 10 <= len(part.entries) <= 14
+        assert all(part.text[slice(*entry.span)] == entry.text for entry in part.entries)
+        about = [set.intersection(one.features, other.features) for one in part.entries for other in part.entries]
+        chance = [set.intersection(one.features, two.features) for one in document.entries for two in document.entries]
+        assert sum(map(len, about)) / len(about) > 1.5 * sum(map(len, chance)) / len(chance)
+        for question in make_questions(Random(seed), part, 30, {"lookup": 1.0, "report": 1.0}):
+            cited = [part.text[start:end] for start, end in question.evidence]
+            if question.kind == "report":
+                # Never of a job of which steps were left out.
+                assert len(cited) == int(cited[-1].partition("/")[2].partition(" ")[0])
 
 
 def test_the_steps_of_a_job_are_told_in_order_and_a_report_misses_none(document: Document) -> None:
