@@ -39,7 +39,7 @@ MESSAGES: tuple[DeviceMessage, ...] = (
         deadline_ms=5000.0,
         traceparent="00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
     ),
-    Generate("g2", 5, messages=(ChatMessage("user", "Where?"),), output_text="There", refine=Refine(1.0)),
+    Generate("g2", 5, messages=(ChatMessage("user", "Where?"),), output_text="There", refine=Refine(1.0, reread=True)),
     Generate("g3", 5, prompt=(1, 2), constraint=Constraint("regex", "[a-z ]*")),
     Progress("g1", 3, 2, 50.0, 100.0),
     Extend("g1", 9),
