@@ -221,10 +221,11 @@ class Served:
         if self._answer is None:
             self._listener(Looked())
         else:
-            self._begin_answer()
+            # The backend is about to note that the look has ended: nothing is asked of it meanwhile.
+            asyncio.get_running_loop().call_soon(self._begin_answer)
 
     def _begin_answer(self) -> None:
-        if self._answer is None or not self._open:
+        if self._answer is None or self._phase is not Phase.BETWEEN or not self._open:
             return
         self._phase = Phase.ANSWER
         answer = self._backend.submit(self._answer, self.hear)

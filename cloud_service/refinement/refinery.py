@@ -145,6 +145,8 @@ class Refinery:
     ) -> Verdict:
         if sum(end - start for start, end in kept) >= len(prompt.tokens):
             return Verdict("short", "what is protected and the keep ratio leave nothing out")
+        if not kept:
+            return Verdict("short", "no line is as short as the keep ratio asks for")
         # A later stage sharpens what the guard has passed.
         if self._guard is None or stage > 0:
             return Verdict("passed")

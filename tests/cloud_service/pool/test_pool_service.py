@@ -23,7 +23,7 @@ from model_runtime.core import Chunk
 from model_runtime.loading import load_engine, load_tokenizer_of
 from model_runtime.sampling import Sampler, SamplingParams
 from wire_protocol.codec import WEBSOCKET_PATH, codec_for
-from wire_protocol.messages import Finished, Generate, Hello, Sampling, Tokens, terminal
+from wire_protocol.messages import Finished, Generate, Hello, Refine, Refinement, Sampling, Tokens, terminal
 
 # Processes take seconds to start, and minutes where the machine is busy with something else.
 pytestmark = pytest.mark.timeout(400)
@@ -37,10 +37,10 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0.02)
 
 
-def said_alone(model, grant: int) -> list[int]:
+def said_alone(model, grant: int, prompt: tuple[int, ...] = PROMPT) -> list[int]:
     with load_engine(model, threads=1, max_sequences=1) as engine:
         sampler = Sampler(SamplingParams(temperature=0.7, seed=11), PROMPT)
-        sequence, tokens, output = engine.open(), list(PROMPT), []
+        sequence, tokens, output = engine.open(), list(prompt), []
         while len(output) < grant:
             [result] = engine.forward([Chunk(sequence, tokens)])
             output.append(sampler.sample(result.logits[-1], output))
@@ -48,18 +48,24 @@ def said_alone(model, grant: int) -> list[int]:
     return output
 
 
-async def answer(url: str, prints: tuple[str, str], grant: int) -> tuple[list[int], Finished]:
-    codec, ids = codec_for("pd.v1"), []
+async def answer(
+    url: str, prints: tuple[str, str], grant: int, prompt: tuple[int, ...] = PROMPT, refine: Refine | None = None
+) -> tuple[list[int], Finished, list[int]]:
+    """The tokens, the last word, and what of the prompt they come from."""
+    codec, ids, kept = codec_for("pd.v1"), list[int](), list(prompt)
     async with asyncio.timeout(PATIENCE), connect(url, subprotocols=["pd.v1"]) as socket:
         await socket.send(codec.encode(Hello(1, "test", "", *prints)))
         await socket.recv()
         sampling = Sampling(temperature=0.7, seed=11)
-        await socket.send(codec.encode(Generate("g", grant, prompt=PROMPT, sampling=sampling)))
+        await socket.send(codec.encode(Generate("g", grant, prompt=prompt, sampling=sampling, refine=refine)))
         while not terminal(message := codec.decode_cloud(await socket.recv())):
             if isinstance(message, Tokens):
                 ids += message.ids
+            elif isinstance(message, Refinement) and message.reread:
+                assert not ids
+                kept = [token for start, stop in message.keep for token in prompt[start:stop]]
     assert isinstance(message, Finished), message
-    return ids, message
+    return ids, message, kept
 
 
 async def test_a_service_of_two_processes(tiny_model):
@@ -74,7 +80,7 @@ async def test_a_service_of_two_processes(tiny_model):
         kept_sequences=2,
         linger_ms=0.0,
         drain_ms=2_000.0,
-        refine="off",
+        refine="head-tail",
     )
     app = create_app(settings)
     service: Service = app.state.service
@@ -97,12 +103,19 @@ async def test_a_service_of_two_processes(tiny_model):
                 tokenizer = load_tokenizer_of(model)
                 prints = tokenizer.fingerprint, tokenizer.template_fingerprint
                 url = f"ws://{host}:{port}{WEBSOCKET_PATH}"
-                ids, finished = await answer(url, prints, 24)
+                ids, finished, _ = await answer(url, prints, 24)
                 expected = await asyncio.to_thread(said_alone, model, 24)
                 # It may say that it is done before: then both do.
                 assert ids == expected[: len(ids)]
                 assert len(ids) == 24 or finished.reason == "eos"
                 assert finished.usage.prompt_tokens == len(PROMPT)
+
+                lines = tuple(tokenizer.encode("".join(f"ab cd {number}.\n" for number in range(8))))
+                reread, finished, kept = await answer(url, prints, 24, lines, Refine(0.5, reread=True))
+                assert 0 < len(kept) < len(lines)
+                assert reread == (await asyncio.to_thread(said_alone, model, 24, tuple(kept)))[: len(reread)]
+                assert reread
+                assert finished.usage.prompt_tokens == len(lines)
 
                 [card] = (await http.get("/v1/models")).json()["data"]
                 body = {

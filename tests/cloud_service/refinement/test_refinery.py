@@ -109,6 +109,14 @@ def test_lines_below_the_floor_are_left_out_of_what_the_guard_has_passed() -> No
     assert full.kept_share > 0.6 > refined.kept_share
 
 
+def test_where_no_line_fits(refinery) -> None:
+    """An answer to nothing would be none."""
+    refined = refinery(Scripted(pointing(1))).refine(
+        Wish(Prompt((1, 2), (b"One line.", b" Of two.")), 0.3), 0, Evidence()
+    )
+    assert (refined.guard, refined.keep, refined.spans) == ("short", None, None)
+
+
 def test_only_the_first_stage_is_judged(refinery) -> None:
     flat = Guard(Boundary((0.0,) * 5, 1.0))
     second = Scripted(pointing(5), Needs(layers=(0,), answer_rows=2))
