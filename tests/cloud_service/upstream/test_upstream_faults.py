@@ -10,6 +10,7 @@ import openai
 import pytest
 
 from cloud_service.upstream import pool
+from model_runtime.tokenizers import load_tokenizer
 from wire_protocol.messages import (
     Accepted,
     ChatMessage,
@@ -17,6 +18,8 @@ from wire_protocol.messages import (
     Extend,
     Finished,
     Generate,
+    Refine,
+    Refinement,
     Rejected,
     Sampling,
     Stop,
@@ -98,6 +101,26 @@ async def test_ids_travel_in_and_out_with_what_was_asked(scripted, gateway, clie
     assert (body["temperature"], body["top_k"], body["min_p"]) == (0.5, 40, 0.05)
     assert body["priority"] > 0
     assert server.exchanges[-1].headers["traceparent"] == PARENT
+
+
+async def test_what_is_read_twice_goes_to_the_server_once_and_shortened(scripted, gateway, client, tiny_model):
+    """The first reading is the gateway's own, of whatever scores there."""
+    server = scripted()
+    running = gateway([server.url], refine="head-tail", linger_ms=5_000.0)
+    prompt = tuple(load_tokenizer(tiny_model("llama")).encode("".join(f"ab cd {number}.\n" for number in range(8))))
+    async with client(running) as one:
+        await one.send(Generate("g", 3, prompt=prompt, refine=Refine(0.5, reread=True)))
+        heard = [await one.receive() for _ in range(5)]
+        await one.send(Stop("g", "taken_over"))
+        last = await one.receive()
+    assert [type(message) for message in heard] == [Accepted, Refinement, Tokens, Tokens, Tokens]
+    kept = [token for start, stop in heard[1].keep for token in prompt[start:stop]]
+    assert heard[1].reread
+    assert 0 < len(kept) < len(prompt)
+    [body] = server.bodies
+    assert (body["prompt"], body["max_tokens"]) == (kept, 3)
+    assert ids(heard) == [len(kept) + place for place in range(3)]
+    assert (last.usage.prompt_tokens, last.usage.output_tokens) == (len(prompt), 3)
 
 
 @pytest.mark.parametrize("fault", [refuse, too_many, reset])
