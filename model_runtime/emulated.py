@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import math
 import random
 import time
 from typing import TYPE_CHECKING, Protocol
@@ -18,6 +19,12 @@ if TYPE_CHECKING:
     from model_runtime.profiles import HardwareProfile
 
 log = logging.getLogger(__name__)
+
+
+#: A late pass begins this many times earlier than the machine would need, by what it needed lately.
+_AHEAD = 2.0
+#: What a pass needed for each token counts less by this share with each pass after it.
+_FADES = 0.1
 
 
 class Sleep(Protocol):
@@ -35,7 +42,7 @@ def sleep(seconds: float, cancellation: Cancellation | None = None) -> bool:
 
 
 class EmulatedEngine(Engine):
-    """Runs each pass on the real `engine`, then waits until the profile's time for it is over.
+    """Runs each pass on the real `engine`, and waits until the profile's time for it is over.
 
     A pass is stretched, never shortened: where this machine is slower than the profile, the pass takes the machine's
     time and is counted in `slower_passes`. Only passes are emulated; moving, forking and rewinding KV take what they
@@ -48,10 +55,16 @@ class EmulatedEngine(Engine):
         profile: HardwareProfile,
         *,
         seed: int = 0,
+        late: bool = False,
         clock: Callable[[], float] = time.perf_counter,
         sleep: Sleep = sleep,
     ) -> None:
-        """Owns `engine` from now on. `seed` is of the jitter; `clock` gives seconds and `sleep` moves it on."""
+        """Owns `engine` from now on. `seed` is of the jitter; `clock` gives seconds and `sleep` moves it on.
+
+        `late`: the real work of a pass is done at the end of its time, as far as that can be foreseen, and not at its
+        beginning: a slow machine then does not take this one's cores from a fast one that is emulated beside it and
+        begins at the same moment. Where it was foreseen wrongly, the pass takes longer and is counted.
+        """
         self.profile = profile
         self.tokenizer = engine.tokenizer
         self.passes = 0
@@ -62,6 +75,9 @@ class EmulatedEngine(Engine):
         self._clock = clock
         self._sleep = sleep
         self._random = random.Random(seed)
+        self._late = late
+        #: By whether a pass has several tokens: seconds that each of them took, at most, lately.
+        self._rates: dict[bool, float] = {}
         capabilities = engine.info.capabilities
         self.info = dataclasses.replace(
             engine.info,
@@ -104,10 +120,18 @@ class EmulatedEngine(Engine):
         """As in the contract; also interrupted while it waits, and then undone like any cancelled pass."""
         started = self._clock()
         before = [(chunk.sequence, self._engine.length(chunk.sequence)) for chunk in chunks]
-        results = self._engine.forward(chunks, cancellation)
         due = started + self._jittered(
             [(length, len(chunk.tokens)) for (_, length), chunk in zip(before, chunks, strict=True)]
         )
+        tokens = sum(len(chunk.tokens) for chunk in chunks)
+        if self._late:
+            spare = due - started - _AHEAD * self._rates.get(tokens > 1, math.inf) * tokens
+            if spare > 0 and self._sleep(spare, cancellation):
+                raise Cancelled("the pass was cancelled by its caller; every sequence is as before it")
+        began = self._clock()
+        results = self._engine.forward(chunks, cancellation)
+        rate = (self._clock() - began) / max(tokens, 1)
+        self._rates[tokens > 1] = max(rate, (1 - _FADES) * self._rates.get(tokens > 1, 0.0))
         self.passes += 1
         left = due - self._clock()
         if left < 0:

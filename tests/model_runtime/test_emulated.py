@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -196,6 +197,56 @@ def test_a_slower_machine_is_counted_and_said_so(caplog: pytest.LogCaptureFixtur
     assert engine.info.details["slower_passes"] == "2 of 3"
     assert len(caplog.records) == 1
     assert "slower than the emulated test" in caplog.text
+
+
+def test_a_late_pass_does_its_work_at_the_end_of_its_time() -> None:
+    clock = Clock()
+    began: list[float] = []
+
+    def work(chunks: Sequence[Chunk]) -> float:
+        began.append(clock.now)
+        return 0.0002 * len(chunks[0].tokens)
+
+    engine = ScriptedEngine(delay=work, sleep=lambda seconds, _: clock.sleep(seconds, None))
+    late = EmulatedEngine(engine, profile(), clock=clock, sleep=clock.sleep, late=True)
+    sequence = late.open()
+    for tokens in (100, 100, 50, 1, 1):
+        start, count = clock.now, len(began)
+        late.forward([Chunk(sequence, [1] * tokens)])
+        took = clock.now - start
+        [at] = began[count:]
+        if count in (0, 3):  # the first of its size: nothing is known yet
+            assert at == start
+        else:
+            assert at - start == pytest.approx(took - 2 * 0.0002 * tokens)
+    assert late.slower_passes == 0
+
+
+def test_a_late_pass_that_took_longer_than_foreseen_is_counted_and_the_next_begins_earlier() -> None:
+    clock, cost = Clock(), [0.0001]
+    engine = ScriptedEngine(
+        delay=lambda chunks: cost[0] * len(chunks[0].tokens), sleep=lambda seconds, _: clock.sleep(seconds, None)
+    )
+    late = EmulatedEngine(engine, profile(), clock=clock, sleep=clock.sleep, late=True)
+    sequence = late.open()
+    late.forward([Chunk(sequence, [1] * 100)])
+    cost[0] = 0.0009
+    late.forward([Chunk(sequence, [1] * 100)])
+    assert late.slower_passes == 1
+    late.forward([Chunk(sequence, [1] * 100)])
+    assert late.slower_passes == 1
+
+
+def test_a_late_pass_cancelled_before_its_work_does_none() -> None:
+    engine = ScriptedEngine()
+    late = EmulatedEngine(engine, profile(), late=True)
+    sequence = late.open()
+    late.forward([Chunk(sequence, [5, 6])])
+    passes, cancellation = len(engine.passes), Cancellation()
+    cancellation.cancel()
+    with pytest.raises(Cancelled):
+        late.forward([Chunk(sequence, [1] * 100)], cancellation)
+    assert (late.length(sequence), len(engine.passes)) == (2, passes)
 
 
 def test_cancelled_while_it_waits_is_as_before() -> None:
