@@ -47,7 +47,7 @@ SETTINGS: dict[str, Any] = {
     "model_name": "soak",
     "port": 0,
     "threads": 1,
-    "refine": "off",
+    "refine": "head-tail",
     "context_length": 512,
     "kv_tokens": 4096,
     "max_sequences": PLACES,
@@ -239,6 +239,7 @@ def show(outcome: Outcome) -> None:
         for name, count in counts.most_common():
             print(f"  {count:>7,}  {name}")
     print(f"  {record.dropped:>7,}  left behind by their clients")
+    print(f"  {record.reread:>7,}  answered from a part of the prompt, read a second time")
     print("\nin the pool")
     for name, value in sorted(outcome.metrics.items()):
         print(f"  {value:>14,.2f}  {name}")

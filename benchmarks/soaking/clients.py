@@ -24,6 +24,8 @@ from wire_protocol.messages import (
     Generate,
     Hello,
     Progress,
+    Refine,
+    Refinement,
     Rejected,
     Sampling,
     Stop,
@@ -35,6 +37,8 @@ from wire_protocol.messages import (
 PATIENCE = 120.0
 #: Prompts begin with one of so many texts, of so many tokens.
 FAMILIES, SHARED = 4, 64
+#: Of the generations, those that are refined, and of these, those answered from what is kept.
+REFINED, REREAD = 0.3, 0.7
 
 #: What a client may do, and how often.
 BEHAVIOURS = {
@@ -61,6 +65,8 @@ class Record:
     ends: Counter[str] = field(default_factory=Counter)
     dropped: int = 0
     tokens: int = 0
+    #: Refinements of answers that come from what is kept.
+    reread: int = 0
     #: What should never be.
     faults: list[str] = field(default_factory=list)
 
@@ -115,12 +121,14 @@ class Client:
         shared = random.Random(dice.randrange(FAMILIES))
         prompt = [shared.randrange(self.vocabulary) for _ in range(SHARED)]
         prompt += [dice.randrange(self.vocabulary) for _ in range(dice.randrange(1, 120))]
+        refine = Refine(0.5, reread=dice.random() < REREAD) if dice.random() < REFINED else None
         ask = Generate(
             name,
             dice.randrange(1, 49),
             prompt=tuple(prompt),
             sampling=Sampling(temperature=dice.choice((0.0, 0.8)), seed=dice.randrange(100)),
             deadline_ms=float(dice.randrange(1, 1_000)) if kind == "cannot wait" else None,
+            refine=refine,
         )
         turn = dice.randrange(1, 16)
         given = 0
@@ -161,6 +169,10 @@ class Client:
         """How many tokens there are now."""
         if getattr(message, "id", name) != name:
             self.record.faults.append(f"{type(message).__name__} after the end of its generation")
+        if isinstance(message, Refinement) and message.reread:
+            self.record.reread += 1
+            if given:
+                self.record.faults.append("tokens came before it was known from what")
         if not isinstance(message, Tokens):
             return given
         if message.first != given:
