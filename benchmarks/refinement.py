@@ -2,8 +2,9 @@
 
 quality  for each scorer and keep ratio: the share of the answer's evidence that is kept, and exact match of the device
          model's answer on what is kept, beside that of the same model given the full prompt. Held-out logbooks of
-         1,000 to 4,000 tokens, and real prose with planted entries. `oracle` knows where the evidence is: the most that
-         whole lines within the ratio can do.
+         1,000 to 4,000 tokens, and real prose with planted entries. `served` is what the service keeps, with the floors
+         of its calibration and the guard; the others fill the ratio. `oracle` knows where the evidence is: the most
+         that whole lines within the ratio can do.
 guard    how often count questions, which need the whole prompt, and lookups, which do not, are kept whole.
 cost     cloud prefill with the attention tap ÷ without, side by side, on the bundled model and 105 M random parameters.
 recipes  on request: evidence recall by rows, heads and pooling, on logbooks of the training split.
@@ -28,7 +29,7 @@ from benchmarks.refining import cost, effect, recipes, tables
 from benchmarks.refining.cases import logbooks, prose
 from benchmarks.refining.llmlingua import compared
 from benchmarks.refining.plot import draw
-from benchmarks.refining.quality import RATIOS, Cloud, Device, kept_by
+from benchmarks.refining.quality import RATIOS, Cloud, Device, judged, kept_by
 from cloud_service.refinement.factory import build_refinery
 from demos.side_by_side.hardware import machine
 from model_runtime.loading import load_engine
@@ -95,7 +96,7 @@ def quality(found: Found, options: argparse.Namespace) -> None:
         answered = [case for case in cases if case.kind != "count"]
         for number, case in enumerate(cases, 1):
             scored = cloud.score(case)
-            found.judged += cloud.judge(case, scored)
+            found.judged += judged(case, scored)
             if case.kind != "count":
                 found.kept += kept_by(case, scored, device)
             print(f"\r{number} of {len(cases)} cases", end="", file=sys.stderr, flush=True)

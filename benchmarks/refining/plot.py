@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from benchmarks.refining.quality import RATIOS
+from benchmarks.refining.quality import OURS, RATIOS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,7 +29,7 @@ def draw(found: Cells, effects: Sequence[Effect], path: Path) -> None:
             if method == "full":
                 continue
             row = [found[source, kind, ratio, method] for ratio in RATIOS]
-            style = {"marker": "o", "linewidth": 2.2 if "attention" in method else 1.0, "label": method}
+            style = {"marker": "o", "linewidth": 2.2 if method == OURS else 1.0, "label": method}
             shares = [cell.kept for cell in row]
             axes[0][column].plot(shares, [cell.right for cell in row], **style)
             axes[1][column].plot(shares, [cell.recall for cell in row], **style)

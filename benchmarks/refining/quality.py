@@ -21,13 +21,14 @@ if TYPE_CHECKING:
 
     from benchmarks.refining.cases import Case
     from cloud_service.refinement.contract import Needs, Prompt, Span
-    from cloud_service.refinement.refinery import Refinery
+    from cloud_service.refinement.refinery import Refined, Refinery
     from model_runtime.core import Engine, FloatArray
 
 #: Shares of the prompt to keep.
 RATIOS = (0.1, 0.25, 0.5)
-#: What the aims are about: the first stage, which the device has by the time it matters most.
-OURS = "attention"
+#: What the aims are about: what the service keeps by its first stage, which the device has by the time it matters most;
+#: with the floors of its calibration, and the guard.
+OURS = "served"
 #: Knows where the answer stands: the most that a selection of so many whole lines can do.
 ORACLE = "oracle"
 
@@ -68,10 +69,10 @@ class Judged:
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """One case's importances by method, and the first stage's evidence for the guard."""
+    """One case's importances by method, and what the service makes of the first stage's, by ratio."""
 
     scores: dict[str, FloatArray]
-    evidence: Evidence
+    served: dict[float, Refined]
 
 
 class Cloud:
@@ -93,12 +94,12 @@ class Cloud:
         scores[ORACLE] = np.zeros(len(prompt.tokens), np.float32)
         for start, stop in case.evidence:
             scores[ORACLE][start:stop] = 1.0
-        return Scored(scores, evidence)
+        return Scored(scores, {ratio: self._refinery.refine(Wish(prompt, ratio), 0, evidence) for ratio in RATIOS})
 
-    def judge(self, case: Case, scored: Scored) -> Iterator[Judged]:
-        for ratio in RATIOS:
-            refined = self._refinery.refine(Wish(case.prompt, ratio), 0, scored.evidence)
-            yield Judged(case.source, case.kind, case.length, ratio, refined.guard != "passed", refined.guard)
+
+def judged(case: Case, scored: Scored) -> Iterator[Judged]:
+    for ratio, refined in scored.served.items():
+        yield Judged(case.source, case.kind, case.length, ratio, refined.guard != "passed", refined.guard)
 
 
 def look(engine: Engine, prompt: Prompt, needs: Needs) -> tuple[Evidence, Evidence]:
@@ -143,24 +144,30 @@ class Device:
 
 
 def kept_by(case: Case, scored: Scored, device: Device, ratios: Sequence[float] = RATIOS) -> Iterator[Kept]:
-    """Every method at every ratio, and the full prompt at ratio 1."""
-    right = device.is_right(case.prompt.tokens, case.answer)
-    yield Kept(case.number, case.source, case.kind, case.length, "full", 1.0, 1.0, 1.0, right)
+    """Every method at every ratio, what the service keeps, and the full prompt at ratio 1."""
+    whole = ((0, len(case.prompt.tokens)),)
+    yield _kept(case, "full", 1.0, whole, device)
+    for ratio in ratios:
+        if ratio in scored.served:
+            yield _kept(case, OURS, ratio, scored.served[ratio].spans or whole, device)
     for method, scores in scored.scores.items():
         for ratio in ratios:
-            spans = select(case.prompt, scores, ratio)
-            tokens = [token for start, stop in spans for token in case.prompt.tokens[start:stop]]
-            yield Kept(
-                case.number,
-                case.source,
-                case.kind,
-                case.length,
-                method,
-                ratio,
-                len(tokens) / len(case.prompt.tokens),
-                recall(case, text_of(case.prompt, spans)),
-                device.is_right(tokens, case.answer),
-            )
+            yield _kept(case, method, ratio, select(case.prompt, scores, ratio), device)
+
+
+def _kept(case: Case, method: str, ratio: float, spans: Sequence[Span], device: Device) -> Kept:
+    tokens = [token for start, stop in spans for token in case.prompt.tokens[start:stop]]
+    return Kept(
+        case.number,
+        case.source,
+        case.kind,
+        case.length,
+        method,
+        ratio,
+        len(tokens) / len(case.prompt.tokens),
+        recall(case, text_of(case.prompt, spans)),
+        device.is_right(tokens, case.answer),
+    )
 
 
 def recall(case: Case, kept: str) -> float:

@@ -122,7 +122,8 @@ def answer_aims(found: Cells) -> Iterator[Aim]:
             others = {
                 method: cell
                 for (source, what, at, method), cell in found.items()
-                if (source, what, at) == ("logbook", kind, ratio) and method not in {ORACLE, "answer-attention", OURS}
+                if (source, what, at) == ("logbook", kind, ratio)
+                and method not in {ORACLE, "attention", "answer-attention", OURS}
             }
             better = [name for name, cell in others.items() if (cell.right, cell.recall) > (ours.right, ours.recall)]
             said = f"not above {', '.join(better)}" if better else "none is above it"
