@@ -109,6 +109,7 @@ class Served:
         self._delivery = _Delivery()
         self._open = True
         self._phase = Phase.LOOK if rereads else Phase.ANSWER
+        self._stopped = False
         self._looked = Usage()
         #: What follows the look; None while that is not known.
         self._answer: Job | None = None
@@ -164,8 +165,10 @@ class Served:
 
     def stop(self) -> None:
         """End it; the listener gets `Ended("stopped")` unless it ends otherwise first."""
+        self._stopped = True
         if self._phase is Phase.BETWEEN:
-            # The backend has nothing of it. A listener is never called on the stack of who wants something.
+            # The backend has nothing of it, and gets nothing. A listener is never called on the stack of who asks.
+            self._phase = Phase.ANSWER
             asyncio.get_running_loop().call_soon(self.hear, Ended("stopped", Usage()))
         else:
             self._backend.stop(self._key)
@@ -183,10 +186,13 @@ class Served:
             return
         metrics = self._metrics
         if isinstance(event, Ended):
-            if self._phase is Phase.LOOK and event.reason == "grant":
-                self._end_look(event.usage)
-                return
-            event = Ended(event.reason, _together(self._looked, event.usage))
+            reason = event.reason
+            if self._phase is Phase.LOOK and reason == "grant":
+                if not self._stopped:
+                    self._end_look(event.usage)
+                    return
+                reason = "stopped"  # the look had ended when that was asked for
+            event = Ended(reason, _together(self._looked, event.usage))
         match event:
             case Emitted():
                 self._measure(event.count)
