@@ -18,7 +18,7 @@ from cloud_service.refinement.selection import importance, select
 from model_runtime.core import FloatArray
 
 #: Heads whose regard the guard looks at.
-WATCHED = 4
+WATCHED = 8
 
 #: At most so many heads, chosen from the best of so many single ones.
 HEADS, CANDIDATES = 8, 32
@@ -27,8 +27,9 @@ _WORTH = 0.002
 
 #: Fewer probes of a kind than this cannot say how far below the best line the others may be.
 LEAST_KIND = 8
-#: A floor is set so that of the probes it was set on, this share lose a line to it, and then lower by a quarter.
-_LOST, _MARGIN = 0.05, 0.75
+#: A floor is set so that of the probes it was set on, this share lose a line to it, and then at half of that: of words
+#: that were in no probe, what an answer rests on stands out less (docs/log.md).
+_LOST, _MARGIN = 0.05, 0.5
 
 _STEPS, _RATE, _SHRINK = 2_000, 0.5, 0.01
 
@@ -215,14 +216,15 @@ def _floor(look: Look, heads: Sequence[Head], keep_ratio: float, floors: Floors 
 
 
 def _watched(flat: Sequence[Look], telling: Sequence[Look], layers: Collection[int] | None) -> tuple[Head, ...]:
-    """The heads whose regard alone tells the two apart best (by the area under the ROC curve), the best first."""
+    """The heads whose regard alone tells the two apart best, the best first: by how many of their spreads lie between
+    the means (d′), as of several that tell all of these probes apart, one may do so by a hair."""
     above, below = (np.stack([look.regards for look in looks]) for looks in (flat, telling))
-    area = (above[:, None] > below[None]).mean((0, 1)) + (above[:, None] == below[None]).mean((0, 1)) / 2
-    apart = np.abs(area - 0.5)
+    spread = np.sqrt((above.var(0) + below.var(0)) / 2)
+    apart = np.abs(above.mean(0) - below.mean(0)) / np.maximum(spread, 1e-6)
     if layers is not None:
         apart[[layer for layer in range(len(apart)) if layer not in layers]] = -1
     order = [at for at in np.argsort(-apart, axis=None, kind="stable")[:WATCHED] if apart.flat[at] >= 0]
-    return tuple((int(at) // area.shape[1], int(at) % area.shape[1]) for at in order)
+    return tuple((int(at) // apart.shape[1], int(at) % apart.shape[1]) for at in order)
 
 
 def _mean_of(weights: FloatArray, heads: Sequence[Head]) -> FloatArray:
