@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import lru_cache
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -51,7 +52,7 @@ _COMMA = re.compile(r"[,;|}\]>](?=\S)")
 _SPACE = re.compile(r"(?=\s)")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Layout:
     """A prompt's text, and where its tokens lie in it."""
 
@@ -67,7 +68,9 @@ class Layout:
         return self.text[self.edges[start] : self.edges[stop]]
 
 
-def layout(pieces: Sequence[bytes]) -> Layout:
+# One prompt is scored, selected from, judged and selected from again.
+@lru_cache(maxsize=4)
+def layout(pieces: tuple[bytes, ...]) -> Layout:
     data = b"".join(pieces)
     text = data.decode("utf-8", "surrogateescape")
     starts = np.concatenate(([0], np.cumsum(_lengths(text))))
@@ -87,9 +90,14 @@ def layout(pieces: Sequence[bytes]) -> Layout:
 def units(prompt: Prompt, protected: Sequence[Span], laid: Layout) -> tuple[Span, ...]:
     """What lies between the `protected` spans, in pieces that are kept or dropped as a whole: in order, disjoint,
     never empty, at most `LARGEST` tokens each but for characters and short rests that do not stand alone."""
+    return _units(laid, len(prompt.tokens), tuple(protected))
+
+
+@lru_cache(maxsize=4)
+def _units(laid: Layout, length: int, protected: tuple[Span, ...]) -> tuple[Span, ...]:
     found: list[Span] = []
     position = 0
-    for start, stop in [*protected, (len(prompt.tokens), len(prompt.tokens))]:
+    for start, stop in [*protected, (length, length)]:
         if position < start:
             found += _joined(laid, [part for part in _sentences(laid, position, start) if part[0] < part[1]])
         position = stop
