@@ -18,7 +18,7 @@ from msgspec import Meta, Struct
 from wire_protocol.errors import EncodeError
 
 #: The version that this package speaks; `hello` and `welcome` carry it. 2 added `generate.constraint` and
-#: `welcome.offers`.
+#: `welcome.offers`, 3 `refine.reread` and `refinement.reread`.
 PROTOCOL_VERSION = 3
 
 MAX_PROMPT_TOKENS = 1_000_000

@@ -5,14 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cloud_service.refinement import Evidence, Guard, Needs, Prompt, Refinery
-from cloud_service.refinement.guard import Boundary
+from cloud_service.refinement import Evidence, Needs, Prompt, Refinery
 from device_sdk import HybridClient, PaceSettings, SplitSettings
 from device_sdk.report import Answer
 from model_runtime.core import Chunk
 from model_runtime.testing import ScriptedEngine, ScriptedTokenizer
 from tests.cloud_service.endless import talkative
-from tests.cloud_service.refinement.test_rereading import Scripted
+from tests.cloud_service.refinement.asked import PASSES, Scripted
 from tests.device_sdk.conftest import per_token
 from tests.device_sdk.lying import lying_service
 from tests.device_sdk.test_refinement_service import Service
@@ -42,7 +41,7 @@ def scoring() -> Refinery:
         scores[[300, 500]] = 1.0
         return scores
 
-    return Refinery([Scripted(score, Needs(layers=(0,), prompt_rows=4))], Guard(Boundary((0.0,) * 5, -1.0)))
+    return Refinery([Scripted(score, Needs(layers=(0,), prompt_rows=4))], PASSES)
 
 
 async def asked_of(device: ScriptedEngine, split: SplitSettings, *, offers: tuple[str, ...] = ("reread",)) -> Refine:

@@ -39,7 +39,7 @@ async def until(condition: Callable[[], bool]) -> None:
 
 def said_alone(model, grant: int, prompt: tuple[int, ...] = PROMPT) -> list[int]:
     with load_engine(model, threads=1, max_sequences=1) as engine:
-        sampler = Sampler(SamplingParams(temperature=0.7, seed=11), PROMPT)
+        sampler = Sampler(SamplingParams(temperature=0.7, seed=11), prompt)
         sequence, tokens, output = engine.open(), list(prompt), []
         while len(output) < grant:
             [result] = engine.forward([Chunk(sequence, tokens)])

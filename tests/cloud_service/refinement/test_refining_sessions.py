@@ -3,47 +3,30 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 
-from cloud_service.refinement import Evidence, Guard, Needs, Prompt, Refinery
-from cloud_service.refinement.guard import Boundary
+from cloud_service.refinement import Evidence, Needs, Prompt, Refinery
 from cloud_service.sessions import refining
-from model_runtime.testing import ScriptedEngine
 from tests.cloud_service.endless import slow_engine
+from tests.cloud_service.refinement.asked import (
+    BODY,
+    FLAT,
+    PASSES,
+    PROMPT,
+    QUESTION,
+    TEXT,
+    TOKENIZER,
+    Scripted,
+    Shy,
+    first_line,
+    kinds,
+)
 from wire_protocol.messages import Accepted, ChatMessage, Finished, Generate, Refine, Refinement, Rejected, Stop, Tokens
 
-LINES = "".join(f" the crew was at the north gate {number}.\n" for number in range(20))
-TEXT = f"{LINES} the valve is zzzzzzzz.\n{LINES}"
-QUESTION = "\n what is zzzzzzzz?"
-TOKENIZER = ScriptedEngine().tokenizer
-BODY = tuple(TOKENIZER.encode(TEXT))
-PROMPT = BODY + tuple(TOKENIZER.encode(QUESTION))
 WISH = Refine(0.25, protected=((len(BODY), len(PROMPT)),))
-PASSES = Guard(Boundary((0.0,) * 5, -1.0))
-
-
-class Scripted:
-    """A scorer that does what the test says."""
-
-    name = "scripted"
-
-    def __init__(self, score: Callable[[Prompt, Evidence], Any], needs: Needs) -> None:
-        self.score = score
-        self.needs = needs
-
-
-def first_line(prompt: Prompt, evidence: Evidence) -> np.ndarray:
-    scores = np.zeros(len(prompt.tokens), np.float32)
-    scores[3] = 1
-    return scores
-
-
-def kinds(messages: list[Any]) -> list[str]:
-    return [type(message).__name__ for message in messages]
 
 
 def only_refinement(messages: list[Any]) -> Refinement:
@@ -153,7 +136,7 @@ async def test_the_guard_keeps_a_prompt_whole_and_says_why(serve, device) -> Non
         Scripted(first_line, Needs(layers=(0,), prompt_rows=4)),
         Scripted(fails, Needs(layers=(0,), answer_rows=2)),
     ]
-    running = serve(refinery=Refinery(stages, Guard(Boundary((0.0,) * 5, 1.0))))
+    running = serve(refinery=Refinery(stages, FLAT))
     async with device(running) as one:
         await one.send(Generate("g1", 9, prompt=PROMPT, refine=WISH))
         messages = await one.until_terminal("g1")
@@ -252,14 +235,6 @@ async def test_a_refinement_may_come_before_a_rejection(serve, device) -> None:
 
 
 async def test_a_sequence_that_cannot_be_looked_at_is_answered_all_the_same(serve, device) -> None:
-    class Shy(ScriptedEngine):
-        def forward(self, chunks, cancellation=None):  # type: ignore[no-untyped-def]
-            from model_runtime.errors import UnsupportedError
-
-            if any(chunk.tap is not None for chunk in chunks):
-                raise UnsupportedError("an imported sequence")
-            return super().forward(chunks, cancellation)
-
     running = serve(Shy(answer_length=100_000), refine="auto")
     async with device(running) as one:
         await one.send(Generate("g1", 3, prompt=PROMPT, refine=WISH))

@@ -4,20 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 
-from cloud_service.refinement import Evidence, Guard, Needs, Prompt, Refinery
-from cloud_service.refinement.guard import Boundary
+from cloud_service.refinement import Evidence, Needs, Prompt, Refinery
 from cloud_service.served import Phase
 from cloud_service.sessions import refining
 from model_runtime.core import Chunk, Engine
-from model_runtime.errors import UnsupportedError
 from model_runtime.testing import ScriptedEngine
 from tests.cloud_service.endless import slow_engine, talkative
+from tests.cloud_service.refinement.asked import (
+    BODY,
+    FLAT,
+    PASSES,
+    PROMPT,
+    QUESTION,
+    TEXT,
+    Scripted,
+    Shy,
+    first_line,
+    kinds,
+)
 from wire_protocol.messages import (
     Accepted,
     ChatMessage,
@@ -36,31 +45,8 @@ from wire_protocol.messages import (
     Welcome,
 )
 
-LINES = "".join(f" the crew was at the north gate {number}.\n" for number in range(20))
-TEXT = f"{LINES} the valve is zzzzzzzz.\n{LINES}"
-QUESTION = "\n what is zzzzzzzz?"
-TOKENIZER = ScriptedEngine().tokenizer
-BODY = tuple(TOKENIZER.encode(TEXT))
-PROMPT = BODY + tuple(TOKENIZER.encode(QUESTION))
 WISH = Refine(0.25, protected=((len(BODY), len(PROMPT)),), reread=True)
-PASSES, FLAT = Guard(Boundary((0.0,) * 5, -1.0)), Guard(Boundary((0.0,) * 5, 1.0))
 LOOKS = Needs(layers=(0,), prompt_rows=4)
-
-
-class Scripted:
-    """A scorer that does what the test says."""
-
-    name = "scripted"
-
-    def __init__(self, score: Callable[[Prompt, Evidence], Any], needs: Needs = LOOKS) -> None:
-        self.score = score
-        self.needs = needs
-
-
-def first_line(prompt: Prompt, evidence: Evidence) -> np.ndarray:
-    scores = np.zeros(len(prompt.tokens), np.float32)
-    scores[3] = 1
-    return scores
 
 
 class Waiting:
@@ -72,10 +58,6 @@ class Waiting:
     def __call__(self, prompt: Prompt, evidence: Evidence) -> np.ndarray:
         self.go.wait(30)
         return first_line(prompt, evidence)
-
-
-def kinds(messages: list[Any]) -> list[str]:
-    return [type(message).__name__ for message in messages]
 
 
 def kept_of(refinement: Refinement) -> tuple[int, ...]:
@@ -117,7 +99,7 @@ async def test_the_answer_is_that_of_the_part_kept_alone(serve, device, needs: N
 
 
 async def test_the_whole_prompt_is_read_once_and_the_part_kept_once(serve, device) -> None:
-    running = serve(refinery=Refinery([Scripted(first_line)], PASSES), prefix_cache="off")
+    running = serve(refinery=Refinery([Scripted(first_line, LOOKS)], PASSES), prefix_cache="off")
     async with device(running) as one:
         await one.send(Generate("g1", 3, prompt=PROMPT, refine=WISH))
         messages = await one.until_terminal("g1")
@@ -139,7 +121,7 @@ async def test_a_second_stage_is_not_waited_for(serve, device) -> None:
 
 
 async def test_where_the_guard_keeps_all_the_answer_is_that_of_all(serve, device) -> None:
-    running = serve(refinery=Refinery([Scripted(first_line)], FLAT))
+    running = serve(refinery=Refinery([Scripted(first_line, LOOKS)], FLAT))
     async with device(running) as one:
         await one.send(Generate("g1", 4, prompt=PROMPT, refine=WISH))
         messages = await one.until_terminal("g1")
@@ -151,7 +133,7 @@ async def test_where_the_guard_keeps_all_the_answer_is_that_of_all(serve, device
 
 
 async def test_a_scorer_that_fails_costs_the_answer_nothing(serve, device) -> None:
-    running = serve(refinery=Refinery([Scripted(lambda prompt, evidence: 1 / 0)], PASSES))
+    running = serve(refinery=Refinery([Scripted(lambda prompt, evidence: 1 / 0, LOOKS)], PASSES))
     async with device(running) as one:
         await one.send(Generate("g1", 4, prompt=PROMPT, refine=WISH))
         messages = await one.until_terminal("g1")
@@ -160,12 +142,6 @@ async def test_a_scorer_that_fails_costs_the_answer_nothing(serve, device) -> No
 
 
 async def test_an_engine_that_shows_nothing(serve, device) -> None:
-    class Shy(ScriptedEngine):
-        def forward(self, chunks, cancellation=None):  # type: ignore[no-untyped-def]
-            if any(chunk.tap is not None for chunk in chunks):
-                raise UnsupportedError("an imported sequence")
-            return super().forward(chunks, cancellation)
-
     running = serve(Shy(answer_length=100_000), refine="auto")
     async with device(running) as one:
         await one.send(Generate("g1", 3, prompt=PROMPT, refine=WISH))
@@ -187,7 +163,7 @@ async def test_a_service_that_does_not_score_answers_from_all(serve, device) -> 
 async def test_a_scorer_that_never_ends_is_not_waited_for(serve, device, monkeypatch) -> None:
     monkeypatch.setattr(refining, "PATIENCE", 0.05)
     waiting = Waiting()
-    running = serve(refinery=Refinery([Scripted(waiting)], PASSES))
+    running = serve(refinery=Refinery([Scripted(waiting, LOOKS)], PASSES))
     async with device(running) as one:
         await one.send(Generate("g1", 3, prompt=PROMPT, refine=WISH))
         messages = await one.until_terminal("g1")
@@ -210,7 +186,7 @@ async def between(running: Any, one: Any, until: Any, grant: int = 4) -> Any:
 
 async def test_who_stops_while_it_is_scored_is_told_of_the_end(serve, device, until) -> None:
     waiting = Waiting()
-    running = serve(refinery=Refinery([Scripted(waiting)], PASSES))
+    running = serve(refinery=Refinery([Scripted(waiting, LOOKS)], PASSES))
     async with device(running) as one:
         await between(running, one, until)
         await one.send(Stop("g1", "cancelled"))
@@ -225,7 +201,7 @@ async def test_who_stops_while_it_is_scored_is_told_of_the_end(serve, device, un
 
 async def test_an_extension_while_it_is_scored_counts(serve, device, until) -> None:
     waiting = Waiting()
-    running = serve(refinery=Refinery([Scripted(waiting)], PASSES))
+    running = serve(refinery=Refinery([Scripted(waiting, LOOKS)], PASSES))
     async with device(running) as one:
         served = await between(running, one, until)
         await one.send(Extend("g1", 7))
@@ -237,7 +213,7 @@ async def test_an_extension_while_it_is_scored_counts(serve, device, until) -> N
 
 async def test_a_connection_that_goes_away_while_it_is_scored_leaves_nothing_behind(serve, device, until) -> None:
     waiting = Waiting()
-    running = serve(refinery=Refinery([Scripted(waiting)], PASSES))
+    running = serve(refinery=Refinery([Scripted(waiting, LOOKS)], PASSES))
     async with device(running) as one:
         await between(running, one, until)
     await until(lambda: not running.service.connections)
@@ -249,7 +225,7 @@ async def test_a_connection_that_goes_away_while_it_is_scored_leaves_nothing_beh
 
 async def test_a_full_queue_does_not_turn_away_what_was_taken_on(serve, device, until) -> None:
     waiting = Waiting()
-    running = serve(talkative(max_sequences=1), refinery=Refinery([Scripted(waiting)], PASSES), queue_depth=0)
+    running = serve(talkative(max_sequences=1), refinery=Refinery([Scripted(waiting, LOOKS)], PASSES), queue_depth=0)
     async with device(running) as one, device(running) as other:
         await between(running, one, until)
         await other.send(Generate("long", 200, prompt=PROMPT))
@@ -261,7 +237,7 @@ async def test_a_full_queue_does_not_turn_away_what_was_taken_on(serve, device, 
 
 async def test_a_drain_does_not_turn_away_what_was_taken_on(serve, device, until) -> None:
     waiting = Waiting()
-    running = serve(slow_engine(), refinery=Refinery([Scripted(waiting)], PASSES), drain_ms=20_000)
+    running = serve(slow_engine(), refinery=Refinery([Scripted(waiting, LOOKS)], PASSES), drain_ms=20_000)
     async with device(running) as one, device(running) as other:
         await between(running, one, until)
         # Something else is under way, so that the drain is not over at once.
@@ -286,7 +262,7 @@ async def test_an_engine_that_breaks_while_it_is_scored(serve, device, until) ->
 
     waiting = Waiting()
     engine = Breaking()
-    running = serve(engine, refinery=Refinery([Scripted(waiting)], PASSES))
+    running = serve(engine, refinery=Refinery([Scripted(waiting, LOOKS)], PASSES))
     async with device(running) as one:
         await between(running, one, until)
         engine.broken = True
@@ -299,7 +275,7 @@ async def test_an_engine_that_breaks_while_it_is_scored(serve, device, until) ->
 
 async def test_a_deadline_holds_for_both_readings(serve, device, until) -> None:
     waiting = Waiting()
-    running = serve(refinery=Refinery([Scripted(waiting)], PASSES))
+    running = serve(refinery=Refinery([Scripted(waiting, LOOKS)], PASSES))
     async with device(running) as one:
         await one.send(Generate("g1", 4, prompt=PROMPT, refine=WISH, deadline_ms=400.0))
         assert isinstance(await one.receive(), Accepted)
@@ -313,7 +289,7 @@ async def test_a_deadline_holds_for_both_readings(serve, device, until) -> None:
 
 async def test_penalties_are_of_the_whole_prompt(serve, device) -> None:
     """As on the device, which knows the whole of it."""
-    running = serve(refinery=Refinery([Scripted(first_line)], PASSES))
+    running = serve(refinery=Refinery([Scripted(first_line, LOOKS)], PASSES))
     async with device(running) as one:
         plain = Generate("g1", 12, prompt=PROMPT, refine=WISH, sampling=Sampling(repetition_penalty=100.0))
         await one.send(plain)
@@ -336,7 +312,7 @@ async def test_where_text_travels(serve, device) -> None:
 
 
 async def test_an_answer_that_is_continued(serve, device) -> None:
-    running = serve(refinery=Refinery([Scripted(first_line)], PASSES))
+    running = serve(refinery=Refinery([Scripted(first_line, LOOKS)], PASSES))
     async with device(running) as one:
         await one.send(Generate("g1", 8, prompt=PROMPT, refine=WISH))
         whole = ids_of(await one.until_terminal("g1"))
