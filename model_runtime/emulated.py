@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 import math
+import os
 import random
+import sys
+import threading
 import time
 from typing import TYPE_CHECKING, Protocol
 
-from model_runtime.core import Engine
+from model_runtime.core import Engine, Logits
 from model_runtime.errors import Cancelled
 
 if TYPE_CHECKING:
@@ -21,10 +25,12 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-#: A late pass begins this many times earlier than the machine would need, by what it needed lately.
+#: A yielding pass begins this many times earlier than the machine would need, by what it needed lately.
 _AHEAD = 2.0
 #: What a pass needed for each token counts less by this share with each pass after it.
 _FADES = 0.1
+#: Of a thread that yields: a tenth of what another one gets on the same core (sched(7), nice levels).
+_NICENESS = 10
 
 
 class Sleep(Protocol):
@@ -45,7 +51,10 @@ class EmulatedEngine(Engine):
     """Runs each pass on the real `engine`, and waits until the profile's time for it is over.
 
     A pass is stretched, never shortened: where this machine is slower than the profile, the pass takes the machine's
-    time and is counted in `slower_passes`. Only passes are emulated; moving, forking and rewinding KV take what they
+    time and is counted in `slower_passes`. One thing is made good: a pass of which nothing was asked (a prompt's chunk
+    without logits or taps) may end too late unseen, so the next begins when that one should have ended, less what the
+    hardware was left idle between. A prompt in chunks then takes the profile's time wherever this machine can read all
+    of it in that. Only passes are emulated; moving, forking and rewinding KV take what they
     take. Everything that `info` says about hardware is marked as emulated.
     """
 
@@ -55,15 +64,16 @@ class EmulatedEngine(Engine):
         profile: HardwareProfile,
         *,
         seed: int = 0,
-        late: bool = False,
+        yields: bool = False,
         clock: Callable[[], float] = time.perf_counter,
         sleep: Sleep = sleep,
     ) -> None:
         """Owns `engine` from now on. `seed` is of the jitter; `clock` gives seconds and `sleep` moves it on.
 
-        `late`: the real work of a pass is done at the end of its time, as far as that can be foreseen, and not at its
-        beginning: a slow machine then does not take this one's cores from a fast one that is emulated beside it and
-        begins at the same moment. Where it was foreseen wrongly, the pass takes longer and is counted.
+        `yields`: slow hardware that is emulated beside fast one leaves this machine's cores to it. The real work of a
+        pass is done at the end of its time, as far as that can be foreseen, and not at its beginning; where it was
+        foreseen wrongly, the pass takes longer and is counted. On Linux the thread that runs passes also gets a lower
+        priority, for good.
         """
         self.profile = profile
         self.tokenizer = engine.tokenizer
@@ -75,9 +85,13 @@ class EmulatedEngine(Engine):
         self._clock = clock
         self._sleep = sleep
         self._random = random.Random(seed)
-        self._late = late
+        self._yields = yields
+        self._thread: int | None = None
         #: By whether a pass has several tokens: seconds that each of them took, at most, lately.
         self._rates: dict[bool, float] = {}
+        #: When the last pass ended, and how much too late where nobody saw that.
+        self._ended = -math.inf
+        self._behind = 0.0
         capabilities = engine.info.capabilities
         self.info = dataclasses.replace(
             engine.info,
@@ -118,13 +132,19 @@ class EmulatedEngine(Engine):
 
     def forward(self, chunks: Sequence[Chunk], cancellation: Cancellation | None = None) -> list[Result]:
         """As in the contract; also interrupted while it waits, and then undone like any cancelled pass."""
+        if self._yields:
+            self._lower_priority()
         started = self._clock()
+        owed = max(0.0, self._behind - (started - self._ended))
+        self._behind = 0.0
         before = [(chunk.sequence, self._engine.length(chunk.sequence)) for chunk in chunks]
-        due = started + self._jittered(
-            [(length, len(chunk.tokens)) for (_, length), chunk in zip(before, chunks, strict=True)]
+        due = (
+            started
+            - owed
+            + self._jittered([(length, len(chunk.tokens)) for (_, length), chunk in zip(before, chunks, strict=True)])
         )
         tokens = sum(len(chunk.tokens) for chunk in chunks)
-        if self._late:
+        if self._yields:
             spare = due - started - _AHEAD * self._rates.get(tokens > 1, math.inf) * tokens
             if spare > 0 and self._sleep(spare, cancellation):
                 raise Cancelled("the pass was cancelled by its caller; every sequence is as before it")
@@ -136,6 +156,7 @@ class EmulatedEngine(Engine):
         left = due - self._clock()
         if left < 0:
             self._note_slower(-left * 1000)
+            self._behind = 0.0 if any(map(_is_seen, chunks)) else -left
         # A sleep may end a little early by the clock in use; the pass must not.
         while left > 0:
             if self._sleep(left, cancellation):
@@ -143,6 +164,7 @@ class EmulatedEngine(Engine):
                     self._engine.truncate(sequence, length)
                 raise Cancelled("the pass was cancelled by its caller; every sequence is as before it")
             left = due - self._clock()
+        self._ended = self._clock()
         return results
 
     def shutdown(self) -> None:
@@ -152,6 +174,14 @@ class EmulatedEngine(Engine):
         """Seconds that this pass takes on the emulated hardware."""
         factor = self._random.lognormvariate(-(self.profile.jitter**2) / 2, self.profile.jitter)
         return self.profile.pass_ms(chunks) * factor / 1000
+
+    def _lower_priority(self) -> None:
+        """Once for each thread; where the system has no priorities of threads, it stays as it is."""
+        thread = threading.get_native_id()
+        if thread != self._thread and sys.platform == "linux":
+            self._thread = thread
+            with contextlib.suppress(OSError):
+                os.setpriority(os.PRIO_PROCESS, thread, _NICENESS)
 
     def _note_slower(self, excess_ms: float) -> None:
         if not self.slower_passes:
@@ -165,3 +195,7 @@ class EmulatedEngine(Engine):
         self.worst_excess_ms = max(self.worst_excess_ms, excess_ms)
         self.info.details["slower_passes"] = f"{self.slower_passes} of {self.passes}"
         self.info.details["worst_excess_ms"] = f"{self.worst_excess_ms:.1f}"
+
+
+def _is_seen(chunk: Chunk) -> bool:
+    return chunk.logits is not Logits.NONE or chunk.tap is not None

@@ -27,7 +27,7 @@ def around_plan(planned: SplitSettings, unread: int, device: DeviceForecast, clo
     tokens = unread
     ratio = planned.keep_ratio_for(unread)
     if ratio is not None and cloud.refinement is not None:
-        tokens = refined_length(unread, keep_ratio=ratio, arrival=cloud.refinement, prefill_rate=rate)
+        tokens = refined_length(unread, keep_ratio=cloud.filled * ratio, arrival=cloud.refinement, prefill_rate=rate)
     try:
         needed = grant_needed(
             ready_without=tokens * per_token,

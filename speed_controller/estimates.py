@@ -18,6 +18,9 @@ LARGE_PASS = 0.5
 #: Arrivals over which the cloud's time per token is taken; a burst of the link among them changes little.
 ARRIVALS = 16
 ROUND_TRIPS = 5
+#: Refinements that say how much the next one keeps: as much as the largest of them, as questions differ, and a grant
+#: that is too small costs a pause.
+REFINEMENTS = 4
 
 
 class DeviceForecast:
@@ -99,6 +102,7 @@ class CloudForecast:
         self._tpot = None if tpot is None else _duration("tpot", tpot)
         self._refinement: float | None = None
         self._refines: bool | None = None
+        self._filled: deque[float] = deque(maxlen=REFINEMENTS)
         self._round_trips: deque[float] = deque(maxlen=ROUND_TRIPS)
         self._arrivals: deque[tuple[float, int]] = deque(maxlen=ARRIVALS)
         if round_trip is not None:
@@ -121,6 +125,13 @@ class CloudForecast:
         self._refines = seconds is not None
         if seconds is not None:
             self._refinement = _duration("seconds", seconds)
+
+    def observe_kept(self, filled: float) -> None:
+        """A refinement kept `filled` of what its keep ratio allows: what is beside the point is left out below that.
+        More than 1, where whole lines or protected spans need more."""
+        if not (math.isfinite(filled) and filled > 0):
+            raise SettingError("filled", filled, "a share above 0")
+        self._filled.append(filled)
 
     def observe_round_trip(self, seconds: float) -> None:
         """A message was answered after `seconds`."""
@@ -151,6 +162,11 @@ class CloudForecast:
     def refines(self) -> bool:
         """False once a refinement that was asked for did not come."""
         return self._refines is not False
+
+    @property
+    def filled(self) -> float:
+        """Of what the keep ratio allows, the share that a refinement is expected to keep; 1 until one was seen."""
+        return min(max(self._filled, default=1.0), 1.0)
 
     @property
     def round_trip(self) -> float | None:

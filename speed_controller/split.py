@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from speed_controller.errors import InfeasibleSplitError, SettingError
 from speed_controller.settings import PaceSettings
 
-#: Of the prompt; `python -m benchmarks.refinement` says what this costs in answers.
-DEFAULT_KEEP_RATIO = 0.25
+#: Of the prompt, at most: a calibrated service leaves out more where little matters.
+#: `python -m benchmarks.refinement` says what this costs in answers.
+DEFAULT_KEEP_RATIO = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +19,7 @@ class SplitSettings:
 
     #: Tokens that the cloud may produce; None: as many as `grant_needed` says.
     grant: int | None = None
-    #: Share of the prompt that refinement keeps; None (or 1.0): no refinement.
+    #: Share of the prompt that refinement keeps at most; None (or 1.0): no refinement.
     keep_ratio: float | None = DEFAULT_KEEP_RATIO
     pace: PaceSettings = field(default_factory=PaceSettings)
     #: Prompt tokens in one prefill pass of the device; None: the engine's choice.

@@ -116,7 +116,7 @@ def load_device(hardware: Hardware, seed: int) -> Engine:
         raise UsageError(f"the device's model does not load: {error}") from None
     if hardware.device_profile is None:
         return engine
-    return EmulatedEngine(engine, hardware.device_profile, seed=seed, late=True)
+    return EmulatedEngine(engine, hardware.device_profile, seed=seed, yields=True)
 
 
 def machine() -> dict[str, Any]:

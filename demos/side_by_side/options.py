@@ -124,7 +124,7 @@ def _parser() -> argparse.ArgumentParser:
         "--refine",
         type=_share,
         metavar="RATIO",
-        help="share of the prompt that the device reads, as the cloud sees it (0.25 of prompts from 512 tokens on)",
+        help="share of the prompt that the device reads at most, as the cloud sees it (0.5, from 512 tokens on)",
     )
     refine.add_argument(
         "--no-refine", dest="refine", action="store_false", default=None, help="the device reads the whole prompt"

@@ -120,8 +120,7 @@ class Bridge:
         prompt, cloud = self._device.prompt, self._cloud.state
         if prompt.gaps:
             # The refinement may want any of them back, and then all that it keeps behind it is read again.
-            wish = self._refinement.wish
-            return max(prompt.left, math.ceil((wish.keep_ratio if wish else 1.0) * len(prompt)))
+            return max(prompt.left, math.ceil(self._refinement.share * len(prompt)))
         due_in = self._refinement.due_in(now, cloud_began=isinstance(cloud, Open) and cloud.received > 0)
         reading = None if due_in is None else self._device.reading_before(due_in, now)
         return self._refinement.expected(prompt.left, prompt.protected_left, reading, self._device.forecast)

@@ -260,7 +260,7 @@ class GenerationMachine:
             else:
                 self._notify("refinement_ignored", too_long)
             return
-        self.refinement.used(event, prompt.kept_share, now)
+        self.refinement.used(event, len(prompt), prompt.kept_share, now)
         self._commands.append(AnnounceRefinement(event.stage, event.final, prompt.kept_share, event.guard))
 
     def _cloud_tokens(self, event: CloudTokens, now: float) -> None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from device_sdk.generation.inputs import Refined
 from device_sdk.generation.plan import RefineWish
+from device_sdk.generation.spans import size
 from device_sdk.report import Guard
 from speed_controller.estimates import CloudForecast, DeviceForecast
 from speed_controller.split import refined_length
@@ -36,6 +37,11 @@ class RefinementTrack:
         self._asked_at = now
         self.stage, self.final = 0, False
 
+    @property
+    def share(self) -> float:
+        """Of the prompt, what a refinement is expected to keep; 1 where none is wanted."""
+        return self.forecast.filled * self.wish.keep_ratio if self.wish is not None else 1.0
+
     def objection(self, event: Refined, length: int) -> str | None:
         """Why `event` cannot be used for a prompt of `length` tokens."""
         if self.wish is None or self._asked_at is None:
@@ -52,11 +58,13 @@ class RefinementTrack:
             last = end
         return None
 
-    def used(self, event: Refined, kept: float, now: float) -> None:
-        """`kept` is the share of the prompt that the device reads in all, as it now stands."""
+    def used(self, event: Refined, length: int, kept: float, now: float) -> None:
+        """Of a prompt of `length` tokens; `kept` is the share of it that the device reads in all, as it now stands."""
         if not self.stages and self._asked_at is not None:
             available = event.guard.decision != "unavailable"
             self.forecast.observe_refinement(now - self._asked_at if available else None)
+        if self.wish is not None and event.guard.decision == "passed":
+            self.forecast.observe_kept(size(event.keep) / (self.wish.keep_ratio * length))
         self.stage, self.final, self.guard = event.stage, event.final, event.guard
         self.reread = event.reread
         self.stages += 1
@@ -101,5 +109,4 @@ class RefinementTrack:
         per_token = device.ready_in(1)
         if self.wish is None or reading is None or not per_token or not left:
             return left
-        ratio, rate = self.wish.keep_ratio, 1.0 / per_token
-        return refined_length(left, keep_ratio=ratio, arrival=reading, prefill_rate=rate, least=least)
+        return refined_length(left, keep_ratio=self.share, arrival=reading, prefill_rate=1.0 / per_token, least=least)

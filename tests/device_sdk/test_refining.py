@@ -9,6 +9,7 @@ from device_sdk.generation.spans import outside, size
 from device_sdk.refining import LAST_WINDOW, Refining, refining
 from model_runtime.core import Message
 from model_runtime.testing import ScriptedTokenizer
+from speed_controller.split import DEFAULT_KEEP_RATIO
 
 TOKENIZER = ScriptedTokenizer()
 LINES = [f"{number} Crew {number % 7} moved the pump to the north gate, grün 東京." for number in range(400, 440)]
@@ -80,13 +81,13 @@ def test_the_caller_protects_messages_and_parts_of_them() -> None:
 @pytest.mark.parametrize(
     ("split", "refine", "ratio"),
     [
-        (SplitSettings(keep_at_least=0), None, 0.25),
+        (SplitSettings(keep_at_least=0), None, DEFAULT_KEEP_RATIO),
         (SplitSettings(refine_from=100_000), None, None),
-        (SplitSettings(refine_from=100_000), True, 0.25),
+        (SplitSettings(refine_from=100_000), True, DEFAULT_KEEP_RATIO),
         (SplitSettings(refine_from=100_000), 0.1, 0.1),
-        (SplitSettings(keep_ratio=0.5), None, 0.5),
+        (SplitSettings(keep_ratio=0.6), None, 0.6),
         (SplitSettings(keep_ratio=None), None, None),
-        (SplitSettings(keep_ratio=None), True, 0.25),
+        (SplitSettings(keep_ratio=None), True, DEFAULT_KEEP_RATIO),
         (SplitSettings(keep_ratio=1.0), None, None),
         (SplitSettings(), False, None),
         (SplitSettings(), 1.0, None),

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import logging
+import os
+import sys
+import threading
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import msgspec
@@ -11,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model_runtime.core import Cancellation, Chunk
+from model_runtime.core import Cancellation, Chunk, Logits
 from model_runtime.emulated import EmulatedEngine
 from model_runtime.errors import Cancelled
 from model_runtime.profiles import HardwareProfile
@@ -54,6 +58,12 @@ def profile(
         jitter=jitter,
         batch_share=batch_share,
     )
+
+
+@pytest.fixture
+def _priority_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tests' own thread runs passes here and is to stay as fast as it is."""
+    monkeypatch.setattr(os, "setpriority", lambda *_: None)
 
 
 def emulated(
@@ -199,7 +209,8 @@ def test_a_slower_machine_is_counted_and_said_so(caplog: pytest.LogCaptureFixtur
     assert "slower than the emulated test" in caplog.text
 
 
-def test_a_late_pass_does_its_work_at_the_end_of_its_time() -> None:
+@pytest.mark.usefixtures("_priority_kept")
+def test_a_yielding_pass_does_its_work_at_the_end_of_its_time() -> None:
     clock = Clock()
     began: list[float] = []
 
@@ -208,45 +219,91 @@ def test_a_late_pass_does_its_work_at_the_end_of_its_time() -> None:
         return 0.0002 * len(chunks[0].tokens)
 
     engine = ScriptedEngine(delay=work, sleep=lambda seconds, _: clock.sleep(seconds, None))
-    late = EmulatedEngine(engine, profile(), clock=clock, sleep=clock.sleep, late=True)
-    sequence = late.open()
+    yielding = EmulatedEngine(engine, profile(), clock=clock, sleep=clock.sleep, yields=True)
+    sequence = yielding.open()
     for tokens in (100, 100, 50, 1, 1):
         start, count = clock.now, len(began)
-        late.forward([Chunk(sequence, [1] * tokens)])
+        yielding.forward([Chunk(sequence, [1] * tokens)])
         took = clock.now - start
         [at] = began[count:]
         if count in (0, 3):  # the first of its size: nothing is known yet
             assert at == start
         else:
             assert at - start == pytest.approx(took - 2 * 0.0002 * tokens)
-    assert late.slower_passes == 0
+    assert yielding.slower_passes == 0
 
 
-def test_a_late_pass_that_took_longer_than_foreseen_is_counted_and_the_next_begins_earlier() -> None:
+@pytest.mark.usefixtures("_priority_kept")
+def test_a_yielding_pass_that_took_longer_than_foreseen_is_counted_and_the_next_begins_earlier() -> None:
     clock, cost = Clock(), [0.0001]
     engine = ScriptedEngine(
         delay=lambda chunks: cost[0] * len(chunks[0].tokens), sleep=lambda seconds, _: clock.sleep(seconds, None)
     )
-    late = EmulatedEngine(engine, profile(), clock=clock, sleep=clock.sleep, late=True)
-    sequence = late.open()
-    late.forward([Chunk(sequence, [1] * 100)])
+    yielding = EmulatedEngine(engine, profile(), clock=clock, sleep=clock.sleep, yields=True)
+    sequence = yielding.open()
+    yielding.forward([Chunk(sequence, [1] * 100)])
     cost[0] = 0.0009
-    late.forward([Chunk(sequence, [1] * 100)])
-    assert late.slower_passes == 1
-    late.forward([Chunk(sequence, [1] * 100)])
-    assert late.slower_passes == 1
+    yielding.forward([Chunk(sequence, [1] * 100)])
+    assert yielding.slower_passes == 1
+    yielding.forward([Chunk(sequence, [1] * 100)])
+    assert yielding.slower_passes == 1
 
 
-def test_a_late_pass_cancelled_before_its_work_does_none() -> None:
+@pytest.mark.usefixtures("_priority_kept")
+def test_a_yielding_pass_cancelled_before_its_work_does_none() -> None:
     engine = ScriptedEngine()
-    late = EmulatedEngine(engine, profile(), late=True)
-    sequence = late.open()
-    late.forward([Chunk(sequence, [5, 6])])
+    yielding = EmulatedEngine(engine, profile(), yields=True)
+    sequence = yielding.open()
+    yielding.forward([Chunk(sequence, [5, 6])])
     passes, cancellation = len(engine.passes), Cancellation()
     cancellation.cancel()
     with pytest.raises(Cancelled):
-        late.forward([Chunk(sequence, [1] * 100)], cancellation)
-    assert (late.length(sequence), len(engine.passes)) == (2, passes)
+        yielding.forward([Chunk(sequence, [1] * 100)], cancellation)
+    assert (yielding.length(sequence), len(engine.passes)) == (2, passes)
+
+
+def test_what_a_chunk_that_nobody_saw_took_too_long_is_made_good() -> None:
+    """So a prompt's time is the profile's where its chunks together are fast enough."""
+    clock, cost = Clock(), [0.15, 0.15, 0.02, 0.02]
+    engine = ScriptedEngine(delay=lambda _: cost.pop(0), sleep=lambda seconds, _: clock.sleep(seconds, None))
+    hardware = EmulatedEngine(engine, profile(), clock=clock, sleep=clock.sleep)
+    sequence = hardware.open()
+    ends = []
+    for logits in (Logits.NONE, Logits.NONE, Logits.NONE, Logits.LAST):
+        hardware.forward([Chunk(sequence, [1] * 100, logits)])
+        ends.append(clock.now)
+    asked = [hardware.profile.prompt_ms(tokens) / 1000 for tokens in (100, 200, 300, 400)]
+    assert ends == pytest.approx([0.15, 0.30, *asked[2:]])
+    assert hardware.slower_passes == 2
+
+
+@pytest.mark.parametrize(("logits", "idle", "took"), [(Logits.LAST, 0.0, 0.1), (Logits.NONE, 0.03, 0.08)])
+def test_what_was_seen_too_late_or_left_idle_is_not_made_good(logits: Logits, idle: float, took: float) -> None:
+    clock, cost = Clock(), [0.15, 0.0]
+    engine = ScriptedEngine(delay=lambda _: cost.pop(0), sleep=lambda seconds, _: clock.sleep(seconds, None))
+    hardware = EmulatedEngine(engine, profile(), clock=clock, sleep=clock.sleep)
+    sequence = hardware.open()
+    hardware.forward([Chunk(sequence, [1] * 100, logits)])
+    hardware.truncate(sequence, 0)
+    clock.now += idle
+    began = clock.now
+    hardware.forward([Chunk(sequence, [1] * 100)])
+    assert clock.now - began == pytest.approx(took)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads have priorities of their own on Linux only")
+def test_a_yielding_engine_lowers_the_priority_of_the_thread_that_runs_passes_and_of_no_other() -> None:
+    def run() -> tuple[int, int]:
+        before = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+        yielding = EmulatedEngine(ScriptedEngine(), profile(), yields=True)
+        yielding.forward([Chunk(yielding.open(), [1])])
+        return before, os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+    own = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+    with ThreadPoolExecutor(1) as pool:
+        before, after = pool.submit(run).result()
+    assert after > before
+    assert os.getpriority(os.PRIO_PROCESS, threading.get_native_id()) == own
 
 
 def test_cancelled_while_it_waits_is_as_before() -> None:

@@ -57,14 +57,14 @@ def test_the_edges_are_allowed() -> None:
 @pytest.mark.parametrize(
     ("split", "prompt_tokens", "ratio"),
     [
-        (SplitSettings(), 4_000, 0.25),
-        (SplitSettings(), 1_536, 0.25),
-        (SplitSettings(), 1_000, 0.384),
+        (SplitSettings(), 4_000, 0.5),
+        (SplitSettings(), 768, 0.5),
+        (SplitSettings(), 640, 0.6),
         (SplitSettings(), 512, 0.75),
         (SplitSettings(), 511, None),
         (SplitSettings(refine_from=0), 384, None),
         (SplitSettings(refine_from=0), 0, None),
-        (SplitSettings(refine_from=0, keep_at_least=0), 100, 0.25),
+        (SplitSettings(refine_from=0, keep_at_least=0), 100, 0.5),
         (SplitSettings(keep_ratio=None), 4_000, None),
         (SplitSettings(keep_ratio=1.0), 4_000, None),
     ],
