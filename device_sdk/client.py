@@ -32,7 +32,7 @@ from device_sdk.policies.situation import Situation
 from device_sdk.policies.steward import Steward, within
 from device_sdk.prefixes import SharedPrefixes
 from device_sdk.raw import RawPrompt
-from device_sdk.refining import Protected, Refining, refining
+from device_sdk.refining import Protected, Refining, refining, wished_ratio
 from device_sdk.report import Answer
 from device_sdk.route import Work, route
 from device_sdk.settings import Mode, Timeouts
@@ -45,7 +45,7 @@ from model_runtime.sampling import SamplingParams
 from model_runtime.thinking import thinking_reader
 from model_runtime.tools.spec import Tool, ToolChoice
 from speed_controller.estimates import CloudForecast, DeviceForecast
-from speed_controller.split import DEFAULT_KEEP_RATIO, SplitSettings
+from speed_controller.split import SplitSettings
 
 logger = logging.getLogger(__name__)
 
@@ -420,8 +420,7 @@ class HybridClient:
         fitted: Fit | None = None
         if tokenizer is not None and messages and mode is Mode.SPLIT:
             if work.too_long and work.room is not None:
-                wished = settings.keep_ratio or DEFAULT_KEEP_RATIO if refine is None or refine is True else refine
-                refine, fitted = fit(len(ids), work.room, wished)
+                refine, fitted = fit(len(ids), work.room, wished_ratio(settings, refine))
             wanted = refining(messages, ids, tokenizer, settings, refine, protect, fits=fitted is None)
             if wanted is not None and fitted is not None:
                 if wanted.wish.reread:

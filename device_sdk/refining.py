@@ -107,13 +107,18 @@ def _slice(messages: Sequence[Message], where: PromptMap, one: Protected) -> Spa
     return begin + start, begin + max(start, stop)
 
 
+def wished_ratio(split: SplitSettings, refine: float | None) -> float:
+    """The keep ratio that is wished for, whatever the prompt's length: the caller's, or else the settings'."""
+    return split.keep_ratio or DEFAULT_KEEP_RATIO if refine is None or refine is True else refine
+
+
 def _ratio(split: SplitSettings, refine: bool | float | None, prompt_tokens: int) -> float | None:
     """The keep ratio; None for no refinement."""
     if refine is False:
         return None
     if refine is None:
         return split.keep_ratio_for(prompt_tokens)
-    ratio = split.keep_ratio or DEFAULT_KEEP_RATIO if refine is True else refine
+    ratio = wished_ratio(split, refine)
     if not 0 < ratio <= 1:
         raise ConfigurationError(f"refine is {refine!r}; it must be True, False, or a keep ratio above 0 up to 1")
     return None if ratio == 1 else ratio

@@ -26,6 +26,9 @@ from wire_protocol.messages import Guard as Word
 
 #: Without a calibration: the least share of the importance that stands out which the selection must cover.
 LEAST_COVERED = 0.6
+#: The keep ratio at which boundaries are fitted. Figures are of what this selects, whatever share may be kept: what a
+#: question asks for does not depend on that.
+FITTED_AT = 0.25
 
 _TINY = 1e-9
 
@@ -83,14 +86,8 @@ class Guard:
         """Whose regard it asks for."""
         return () if self.boundary is None else self.boundary.heads
 
-    def judge(
-        self, prompt: Prompt, scores: FloatArray, kept: Sequence[Span], regards: tuple[float, ...] = ()
-    ) -> Verdict:
-        """`kept` is what was selected by `scores`, and something was left out; `regards` are those of `heads`."""
-        return self.says(figures_of(prompt, scores, kept, regards))
-
-    def says(self, figures: Figures | None) -> Verdict:
-        """None: no unit stands out."""
+    def judge(self, figures: Figures | None) -> Verdict:
+        """Of a selection that leaves something out; None: no unit stands out. Regards are those of `heads`."""
         if figures is None:
             return Verdict("flat", "nothing in the prompt stands out: all scores are equal")
         detail = (
@@ -109,7 +106,7 @@ class Guard:
 def figures_of(
     prompt: Prompt, scores: FloatArray, kept: Sequence[Span], regards: tuple[float, ...] = ()
 ) -> Figures | None:
-    """None where no unit stands out from any other."""
+    """Of `kept`, which was selected by `scores`; None where no unit stands out from any other."""
     laid = layout(prompt.pieces)
     found = units(prompt, whole_characters(laid, prompt.protected), laid)
     values = np.array([importance(scores, unit) for unit in found])

@@ -14,7 +14,7 @@ from cloud_service.refinement.answer_attention import WEIGHT
 from cloud_service.refinement.attention import Head
 from cloud_service.refinement.contract import NO_NEEDS, Evidence, Needs, Prompt, Scorer, Span
 from cloud_service.refinement.floors import NO_FLOORS, Floors
-from cloud_service.refinement.guard import Guard, Verdict, figures_of
+from cloud_service.refinement.guard import FITTED_AT, Figures, Guard, Verdict, figures_of
 from cloud_service.refinement.selection import select
 from model_runtime.core import FloatArray
 from model_runtime.prompt_map import PromptMap
@@ -124,9 +124,10 @@ class Refinery:
         try:
             scores = scorer.score(wish.prompt, evidence)
             kept = select(wish.prompt, scores, wish.keep_ratio)
-            verdict = self._judge(wish.prompt, scores, kept, evidence, stage)
-            if verdict.word == "passed":  # the guard's figures are of what fills the ratio
-                floor = self._floor(wish.prompt, scores, kept, evidence, before)
+            figures = self._figures(wish, scores, kept) if stage == 0 else None
+            verdict = self._judge(wish.prompt, figures, kept, evidence, stage)
+            if verdict.word == "passed":  # figures are of what fills a ratio
+                floor = self._floor(wish.prompt, figures, evidence, before)
                 kept = select(wish.prompt, scores, wish.keep_ratio, floor)
             keep: tuple[Span, ...] | None = kept if wish.map is None else wish.map.characters_of(kept)
         except Exception:
@@ -140,8 +141,15 @@ class Refinery:
         cost = time.perf_counter() - started
         return Refined(keep, verdict.word, verdict.detail, scorer.name, cost, share, scores, spans, floor)
 
+    def _figures(self, wish: Wish, scores: FloatArray, kept: Sequence[Span]) -> Figures | None:
+        """What the guard and the floors look at, but for what heads regard; `kept` fills the keep ratio."""
+        fitted = self._floors.boundary is not None or (self._guard is not None and self._guard.boundary is not None)
+        if fitted and wish.keep_ratio != FITTED_AT:
+            kept = select(wish.prompt, scores, FITTED_AT)
+        return figures_of(wish.prompt, scores, kept)
+
     def _judge(
-        self, prompt: Prompt, scores: FloatArray, kept: Sequence[Span], evidence: Evidence, stage: int
+        self, prompt: Prompt, figures: Figures | None, kept: Sequence[Span], evidence: Evidence, stage: int
     ) -> Verdict:
         if sum(end - start for start, end in kept) >= len(prompt.tokens):
             return Verdict("short", "what is protected and the keep ratio leave nothing out")
@@ -150,23 +158,25 @@ class Refinery:
         # A later stage sharpens what the guard has passed.
         if self._guard is None or stage > 0:
             return Verdict("passed")
-        return self._guard.judge(prompt, scores, kept, self._regards(prompt, evidence, self._guard.heads))
+        return self._guard.judge(self._watched(figures, prompt, evidence, self._guard.heads))
 
-    def _floor(
-        self, prompt: Prompt, scores: FloatArray, kept: Sequence[Span], evidence: Evidence, before: Refined | None
-    ) -> float:
+    def _floor(self, prompt: Prompt, figures: Figures | None, evidence: Evidence, before: Refined | None) -> float:
         if before is not None:
             # A second stage adds to what the first has found, to the best lines most: the others are then further below
             # them, and no less needed.
             return before.floor / (1 + WEIGHT)
         if not self._floors.heads:
             return self._floors.several
-        regards = self._regards(prompt, evidence, self._floors.heads)
-        return self._floors.choose(figures_of(prompt, scores, kept, regards))
+        return self._floors.choose(self._watched(figures, prompt, evidence, self._floors.heads))
 
-    def _regards(self, prompt: Prompt, evidence: Evidence, heads: Sequence[Head]) -> tuple[float, ...]:
+    def _watched(
+        self, figures: Figures | None, prompt: Prompt, evidence: Evidence, heads: Sequence[Head]
+    ) -> Figures | None:
+        """With what `heads` regard."""
         scorer = self.stages[0]
-        return scorer.regards(prompt, evidence, heads) if heads and isinstance(scorer, Watching) else ()
+        if figures is None or not heads or not isinstance(scorer, Watching):
+            return figures
+        return dataclasses.replace(figures, regards=scorer.regards(prompt, evidence, heads))
 
     def whole(self, why: str = "") -> Refined:
         """The answer where nothing can be scored."""

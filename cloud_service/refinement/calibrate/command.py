@@ -26,8 +26,8 @@ from cloud_service.refinement.calibration import Calibration
 from cloud_service.refinement.guard import Boundary
 from model_runtime.core import Engine
 
-#: Keep ratios at which recall is measured; the first one is the guard's.
-RATIOS = (0.25, 0.1)
+#: Keep ratios at which recall is measured; what floors leave of the first one is measured, too.
+RATIOS = (0.5, 0.25, 0.1)
 
 #: Fewer probes with evidence than this choose heads by chance.
 LEAST_PROBES = 8
@@ -64,15 +64,15 @@ def calibrate(
     answering = best_answer_heads(fit, heads)
     if answering and precision_of(held_out, heads, answering) <= precision_of(held_out, heads):
         answering = ()  # no help on what it was not chosen by
-    boundary = fit_guard(flat[::2], fit, heads, RATIOS[0])
+    boundary = fit_guard(flat[::2], fit, heads)
     tapped = {layer for layer, _ in (*heads, *answering, *(boundary.heads if boundary else ()))}
-    floors = fit_floors(fit, heads, RATIOS[0], tapped)
+    floors = fit_floors(fit, heads, tapped)
     measured = _measure(held_out, flat[1::2], heads, boundary)
     if floors is not None:
         measured["recall_with_floors"] = recall(held_out, heads, RATIOS[0], floors=floors)
         measured["tokens_with_floors"] = kept_share(held_out, heads, RATIOS[0], floors)
         measured["tokens_without"] = kept_share(held_out, heads, RATIOS[0])
-        measured["one_line_or_several_told"] = told_apart(held_out, heads, floors, RATIOS[0])
+        measured["one_line_or_several_told"] = told_apart(held_out, heads, floors)
     if answering:
         measured["second_stage_average_precision"] = precision_of(held_out, heads, answering)
         for ratio in RATIOS:
@@ -119,8 +119,8 @@ def _measure(
 ) -> dict[str, float]:
     values = {"average_precision": precision_of(telling, heads)}
     values |= {f"recall_at_{ratio}": recall(telling, heads, ratio) for ratio in RATIOS}
-    values["kept_whole_with_evidence"] = kept_whole(telling, heads, boundary, RATIOS[0])
-    values["kept_whole_without"] = kept_whole(flat, heads, boundary, RATIOS[0])
+    values["kept_whole_with_evidence"] = kept_whole(telling, heads, boundary)
+    values["kept_whole_without"] = kept_whole(flat, heads, boundary)
     return values
 
 

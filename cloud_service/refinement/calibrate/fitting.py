@@ -13,7 +13,7 @@ from cloud_service.refinement.answer_attention import sharpened
 from cloud_service.refinement.attention import Head
 from cloud_service.refinement.calibrate.looking import Look
 from cloud_service.refinement.floors import Floors
-from cloud_service.refinement.guard import Boundary, Figures, Guard, figures_of
+from cloud_service.refinement.guard import FITTED_AT, Boundary, Figures, Guard, figures_of
 from cloud_service.refinement.selection import importance, select
 from model_runtime.core import FloatArray
 
@@ -99,9 +99,7 @@ def scores_of(look: Look, heads: Sequence[Head], answer_heads: Sequence[Head] = 
     return sharpened(scores, _mean_of(look.answer, answer_heads)) if answer_heads else scores
 
 
-def fit_floors(
-    looks: Sequence[Look], heads: Sequence[Head], keep_ratio: float, layers: Collection[int]
-) -> Floors | None:
+def fit_floors(looks: Sequence[Look], heads: Sequence[Head], layers: Collection[int]) -> Floors | None:
     """Floors under which hardly any evidence lies, told apart by heads of `layers`; None where too few probes rest on
     several lines: by questions about one line alone, the second one of two would be left out."""
     several = [look for look in looks if look.evidence.sum() > 1]
@@ -109,7 +107,7 @@ def fit_floors(
     if len(several) < LEAST_KIND:
         return None
     low = _lowest(several, heads)
-    boundary = fit_guard(several, single, heads, keep_ratio, layers) if len(single) >= LEAST_KIND else None
+    boundary = fit_guard(several, single, heads, layers) if len(single) >= LEAST_KIND else None
     return Floors(low, low if boundary is None else max(low, _lowest(single, heads)), boundary)
 
 
@@ -123,10 +121,10 @@ def _lowest(looks: Sequence[Look], heads: Sequence[Head]) -> float:
     return round(_MARGIN * max(0.0, float(np.quantile(shares, _LOST))), 3)
 
 
-def told_apart(looks: Sequence[Look], heads: Sequence[Head], floors: Floors, keep_ratio: float) -> float:
+def told_apart(looks: Sequence[Look], heads: Sequence[Head], floors: Floors) -> float:
     """Of the probes with evidence, the share that gets the floor of its kind."""
     hits = [
-        (floors.choose(figures(look, heads, floors.heads, keep_ratio)) == floors.several) == (look.evidence.sum() > 1)
+        (floors.choose(figures(look, heads, floors.heads)) == floors.several) == (look.evidence.sum() > 1)
         for look in looks
         if look.evidence.any()
     ]
@@ -138,7 +136,7 @@ def kept_share(looks: Sequence[Look], heads: Sequence[Head], keep_ratio: float, 
     shares = []
     for look in looks:
         if look.evidence.any():
-            floor = _floor(look, heads, keep_ratio, floors)
+            floor = _floor(look, heads, floors)
             kept = select(look.prompt, scores_of(look, heads), keep_ratio, floor)
             shares.append(sum(stop - start for start, stop in kept) / len(look.prompt.tokens))
     return float(np.mean(shares))
@@ -156,7 +154,7 @@ def recall(
     hits = []
     for look in looks:
         if look.evidence.any():
-            floor = _floor(look, heads, keep_ratio, floors)
+            floor = _floor(look, heads, floors)
             kept = select(look.prompt, scores_of(look, heads, answer_heads), keep_ratio, floor)
             inside = [any(first <= start and end <= last for first, last in kept) for start, end in look.units]
             hits.append(all(compress(inside, look.evidence)))
@@ -167,7 +165,6 @@ def fit_guard(
     flat: Sequence[Look],
     telling: Sequence[Look],
     heads: Sequence[Head],
-    keep_ratio: float,
     layers: Collection[int] | None = None,
 ) -> Boundary | None:
     """A boundary between the two, and the heads it looks at (of `layers`, if given); None where there is nothing of
@@ -175,23 +172,23 @@ def fit_guard(
     if not flat or not telling:
         return None
     watched = _watched(flat, telling, layers)
-    found = [[f for look in some if (f := figures(look, heads, watched, keep_ratio))] for some in (flat, telling)]
+    found = [[f for look in some if (f := figures(look, heads, watched))] for some in (flat, telling)]
     if not all(found):
         return None
     weights, bias = fit_line(*(np.array([f.vector() for f in some]) for some in found))
     return Boundary(tuple(weights.tolist()), bias, watched)
 
 
-def figures(look: Look, heads: Sequence[Head], watched: Sequence[Head], keep_ratio: float) -> Figures | None:
+def figures(look: Look, heads: Sequence[Head], watched: Sequence[Head]) -> Figures | None:
     scores = scores_of(look, heads)
     regards = tuple(float(look.regards[layer, head]) for layer, head in watched)
-    return figures_of(look.prompt, scores, select(look.prompt, scores, keep_ratio), regards)
+    return figures_of(look.prompt, scores, select(look.prompt, scores, FITTED_AT), regards)
 
 
-def kept_whole(looks: Sequence[Look], heads: Sequence[Head], boundary: Boundary | None, keep_ratio: float) -> float:
+def kept_whole(looks: Sequence[Look], heads: Sequence[Head], boundary: Boundary | None) -> float:
     """Of these probes, the share whose prompt the guard keeps whole; NaN for no probes."""
     watched = () if boundary is None else boundary.heads
-    verdicts = [Guard(boundary).says(figures(look, heads, watched, keep_ratio)).word == "flat" for look in looks]
+    verdicts = [Guard(boundary).judge(figures(look, heads, watched)).word == "flat" for look in looks]
     return float(np.mean(verdicts)) if verdicts else math.nan
 
 
@@ -211,8 +208,8 @@ def fit_line(above: NDArray[np.float64], below: NDArray[np.float64]) -> tuple[ND
     return weights / width, bias - float(weights / width @ middle)
 
 
-def _floor(look: Look, heads: Sequence[Head], keep_ratio: float, floors: Floors | None) -> float:
-    return 0.0 if floors is None else floors.choose(figures(look, heads, floors.heads, keep_ratio))
+def _floor(look: Look, heads: Sequence[Head], floors: Floors | None) -> float:
+    return 0.0 if floors is None else floors.choose(figures(look, heads, floors.heads))
 
 
 def _watched(flat: Sequence[Look], telling: Sequence[Look], layers: Collection[int] | None) -> tuple[Head, ...]:

@@ -112,21 +112,21 @@ def test_the_floors_are_below_what_answers_rest_on() -> None:
     pairs = [line_look(0.5 if number % 2 else 0.3, {2, 7}, regard=0.8) for number in range(20)]
     singles = [line_look(0.2, {2}, regard=0.1) for _ in range(20)]
     heads = [(0, 0)]
-    floors = fit_floors([*pairs, *singles], heads, 0.9, {0, 1})
+    floors = fit_floors([*pairs, *singles], heads, {0, 1})
     assert floors is not None
     assert floors.boundary is not None
     assert (1, 0) in floors.heads
     assert 0.1 < floors.several < 0.2
     assert floors.single == pytest.approx(0.5)
-    assert told_apart([*pairs, *singles], heads, floors, 0.9) == 1.0
+    assert told_apart([*pairs, *singles], heads, floors) == 1.0
     assert recall([*pairs, *singles], heads, 0.9, floors=floors) == 1.0
     assert recall(pairs, heads, 0.9, floors=Floors(0.4, 0.4)) == 0.5
     assert kept_share(singles, heads, 0.9, floors) < kept_share(pairs, heads, 0.9, floors)
     assert kept_share(pairs, heads, 0.9, floors) < kept_share(pairs, heads, 0.9)
     # Only layers that are tapped anyway are watched; and questions about one line say nothing about a second one.
-    assert fit_floors([*pairs, *singles], heads, 0.9, {0}).heads == ((0, 0),)  # type: ignore[union-attr]
-    assert fit_floors(singles, heads, 0.9, {0, 1}) is None
-    alone = fit_floors(pairs, heads, 0.9, {0, 1})
+    assert fit_floors([*pairs, *singles], heads, {0}).heads == ((0, 0),)  # type: ignore[union-attr]
+    assert fit_floors(singles, heads, {0, 1}) is None
+    alone = fit_floors(pairs, heads, {0, 1})
     assert alone is not None
     assert (alone.single, alone.boundary) == (alone.several, None)
 

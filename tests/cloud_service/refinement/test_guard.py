@@ -32,7 +32,7 @@ def scores(**lines: float) -> np.ndarray:
 
 
 def judged(values: np.ndarray, boundary: Boundary | None = None, ratio: float = 0.25) -> str:
-    return Guard(boundary).judge(PROMPT, values, select(PROMPT, values, ratio)).word
+    return Guard(boundary).judge(figures_of(PROMPT, values, select(PROMPT, values, ratio))).word
 
 
 def test_a_few_lines_that_stand_out_may_stand_alone() -> None:
@@ -51,7 +51,7 @@ def test_what_is_spread_over_everything_keeps_everything() -> None:
 
 def test_the_verdict_says_what_it_rests_on() -> None:
     values = scores(l3=0.9)
-    detail = Guard().judge(PROMPT, values, select(PROMPT, values, 0.25)).detail
+    detail = Guard().judge(figures_of(PROMPT, values, select(PROMPT, values, 0.25))).detail
     assert "best unit" in detail
     assert len(detail) <= 200, "it travels in a message"
 
@@ -68,8 +68,8 @@ def test_a_boundary_may_ask_what_heads_regard() -> None:
     kept = select(PROMPT, values, 0.25)
     guard = Guard(Boundary((0.0,) * 5 + (1.0,), 0.0, heads=((3, 1),)))
     assert guard.heads == ((3, 1),)
-    assert guard.judge(PROMPT, values, kept, (0.1,)).word == "passed"
-    assert guard.judge(PROMPT, values, kept, (0.9,)).word == "flat"
+    assert guard.judge(figures_of(PROMPT, values, kept, (0.1,))).word == "passed"
+    assert guard.judge(figures_of(PROMPT, values, kept, (0.9,))).word == "flat"
 
 
 def test_figures() -> None:
@@ -91,7 +91,7 @@ def test_figures() -> None:
 def test_any_finite_scores_get_a_verdict(values: list[float], ratio: float) -> None:
     array = np.array(values, np.float32)
     kept = select(PROMPT, array, ratio)
-    assert Guard().judge(PROMPT, array, kept).word in {"flat", "passed"}
+    assert Guard().judge(figures_of(PROMPT, array, kept)).word in {"flat", "passed"}
     figures = figures_of(PROMPT, array, kept)
     assert figures is None or np.isfinite(figures.vector()).all()
 

@@ -125,6 +125,19 @@ def test_only_the_first_stage_is_judged(refinery) -> None:
     assert both.refine(Wish(PROMPT, 0.3), 1, Evidence()).guard == "passed"
 
 
+@pytest.mark.parametrize("ratio", [0.25, 0.4, 0.8])
+def test_what_a_calibrated_guard_says_does_not_depend_on_how_much_may_be_kept(refinery, ratio: float) -> None:
+    def scores(prompt: Prompt, evidence: Evidence) -> np.ndarray:
+        values = np.full(len(prompt.tokens), 0.01, np.float32)
+        values[2:20:2] = np.linspace(0.5, 1.0, 9)
+        return values
+
+    covered_alone = Guard(Boundary((0.0, 0.0, 0.0, 0.0, -1.0), 0.0))  # flat where less than half is covered
+    refined = refinery(Scripted(scores), guard=covered_alone).refine(Wish(PROMPT, ratio), 0, Evidence())
+    usual = refinery(Scripted(scores), guard=covered_alone).refine(Wish(PROMPT, 0.25), 0, Evidence())
+    assert (refined.guard, refined.detail) == (usual.guard, usual.detail) == ("flat", usual.detail)
+
+
 def test_spans_go_back_in_the_characters_of_the_messages(refinery) -> None:
     content = "".join(f"Line {number} says so.\n" for number in range(20)) + "Which?"
     where = prompt_map([{"role": "user", "content": content}], PIECES)
