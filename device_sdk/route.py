@@ -81,7 +81,7 @@ def _at_once(settings: SplitSettings, work: Work, device: DeviceForecast, cloud:
     if ready is None or settings.grant is not None:  # nobody knows, or the caller has decided
         return None
     begins = max(ready, device.tpot or 0.0)
-    grant = initial_grant(replace(settings, grant=None), work.unread, device, cloud)
+    grant = initial_grant(replace(settings, grant=None), work.unread, work.prompt, device, cloud)
     if grant > 0 and begins > AT_ONCE:
         return None
     new = f"{work.unread:,} of {work.prompt:,} prompt tokens are new, read in {1000 * begins:.0f} ms"

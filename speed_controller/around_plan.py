@@ -23,11 +23,12 @@ def around_plan(planned: SplitSettings, unread: int, device: DeviceForecast, clo
     per_token = device.ready_in(1)
     if planned.grant is None or not per_token or not unread:
         return planned
-    rate, ttft, tpot = 1.0 / per_token, cloud.ttft or 0.0, device.tpot or 0.0
+    rate, ttft, tpot = 1.0 / per_token, cloud.ttft_of(unread) or 0.0, device.tpot or 0.0
     tokens = unread
     ratio = planned.keep_ratio_for(unread)
-    if ratio is not None and cloud.refinement is not None:
-        tokens = refined_length(unread, keep_ratio=cloud.filled * ratio, arrival=cloud.refinement, prefill_rate=rate)
+    arrival = cloud.refinement_of(unread)
+    if ratio is not None and arrival is not None:
+        tokens = refined_length(unread, keep_ratio=cloud.filled * ratio, arrival=arrival, prefill_rate=rate)
     try:
         needed = grant_needed(
             ready_without=tokens * per_token,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections import deque
+from dataclasses import dataclass
 
 from speed_controller.errors import SettingError
 
@@ -18,6 +19,8 @@ LARGE_PASS = 0.5
 #: Arrivals over which the cloud's time per token is taken; a burst of the link among them changes little.
 ARRIVALS = 16
 ROUND_TRIPS = 5
+#: Answers in a row that were begun without the cloud, as it seemed slow, until it is asked again.
+LEFT_OUT = 8
 #: Refinements that say how much the next one keeps: as much as the largest of them, as questions differ, and a grant
 #: that is too small costs a pause.
 REFINEMENTS = 4
@@ -89,6 +92,20 @@ class DeviceForecast:
         return self._tpot
 
 
+@dataclass(frozen=True, slots=True)
+class _Wait:
+    """`seconds` from a request to what came of its prefill, of a prompt of `tokens` (None: nobody knows)."""
+
+    seconds: float
+    tokens: int | None = None
+
+    def for_prompt(self, tokens: int, round_trip: float) -> float:
+        if not self.tokens or tokens >= self.tokens:
+            return self.seconds
+        fixed = min(round_trip, self.seconds)
+        return fixed + (self.seconds - fixed) * tokens / self.tokens
+
+
 class CloudForecast:
     """The cloud as seen from the device: time to first token, time per token, round trip. Seconds; None: not known.
 
@@ -98,9 +115,10 @@ class CloudForecast:
     def __init__(
         self, *, ttft: float | None = None, tpot: float | None = None, round_trip: float | None = None
     ) -> None:
-        self._ttft = None if ttft is None else _duration("ttft", ttft)
+        self._first = None if ttft is None else _Wait(_duration("ttft", ttft))
+        self._left_out = 0
         self._tpot = None if tpot is None else _duration("tpot", tpot)
-        self._refinement: float | None = None
+        self._refined: _Wait | None = None
         self._refines: bool | None = None
         self._filled: deque[float] = deque(maxlen=REFINEMENTS)
         self._round_trips: deque[float] = deque(maxlen=ROUND_TRIPS)
@@ -108,9 +126,11 @@ class CloudForecast:
         if round_trip is not None:
             self.observe_round_trip(round_trip)
 
-    def observe_first_token(self, seconds: float) -> None:
-        """An answer's first token came `seconds` after its request; the arrivals that follow are of this answer."""
-        self._ttft = _duration("seconds", seconds)
+    def observe_first_token(self, seconds: float, prompt_tokens: int | None = None) -> None:
+        """An answer's first token came `seconds` after its request, whose prompt had `prompt_tokens` (None: nobody
+        knows); the arrivals that follow are of this answer."""
+        self._first = _Wait(_duration("seconds", seconds), prompt_tokens)
+        self._left_out = 0
         self._tpot = self.tpot
         self._arrivals.clear()
 
@@ -120,11 +140,20 @@ class CloudForecast:
             raise SettingError("count", count, "at least 1")
         self._arrivals.append((now, count))
 
-    def observe_refinement(self, seconds: float | None) -> None:
-        """An answer's first refinement came `seconds` after its request; None: it was asked for and did not come."""
+    def observe_left_out(self) -> None:
+        """An answer was begun without this cloud, as the device was expected to be there first. What is known of the
+        first token is forgotten after LEFT_OUT of them in a row: nobody else tells that a busy cloud is so no more."""
+        self._left_out += 1
+        if self._left_out >= LEFT_OUT:
+            self._first = None
+            self._left_out = 0
+
+    def observe_refinement(self, seconds: float | None, prompt_tokens: int | None = None) -> None:
+        """An answer's first refinement came `seconds` after its request, whose prompt had `prompt_tokens`; None: it was
+        asked for and did not come."""
         self._refines = seconds is not None
         if seconds is not None:
-            self._refinement = _duration("seconds", seconds)
+            self._refined = _Wait(_duration("seconds", seconds), prompt_tokens)
 
     def observe_kept(self, filled: float) -> None:
         """A refinement kept `filled` of what its keep ratio allows: what is beside the point is left out below that.
@@ -140,7 +169,13 @@ class CloudForecast:
     @property
     def ttft(self) -> float | None:
         """Of the latest answer."""
-        return self._ttft
+        return None if self._first is None else self._first.seconds
+
+    def ttft_of(self, prompt_tokens: int) -> float | None:
+        """For a prompt of so many tokens: what the latest answer's took beyond a round trip was its prefill, and is
+        less for a shorter prompt, in proportion. A longer one is expected to take no longer, which asks for more
+        tokens than may be needed, and never leaves a fast cloud unasked."""
+        return None if self._first is None else self._first.for_prompt(prompt_tokens, self.round_trip or 0.0)
 
     @property
     def tpot(self) -> float | None:
@@ -150,13 +185,15 @@ class CloudForecast:
             return self._tpot
         return (self._arrivals[-1][0] - self._arrivals[0][0]) / later
 
-    @property
-    def refinement(self) -> float | None:
-        """Seconds from a request to its refinement: of the latest answer that had one, else the time to first token, as
-        both come from the same prefill. None: nothing is known, or this cloud does not refine."""
+    def refinement_of(self, prompt_tokens: int) -> float | None:
+        """Seconds from a request with a prompt of so many tokens to its refinement: of the latest answer that had one,
+        else the time to first token, as both come from the same prefill, and in proportion like that. None: nothing is
+        known, or this cloud does not refine."""
         if self._refines is False:
             return None
-        return self._ttft if self._refinement is None else self._refinement
+        if self._refined is None:
+            return self.ttft_of(prompt_tokens)
+        return self._refined.for_prompt(prompt_tokens, self.round_trip or 0.0)
 
     @property
     def refines(self) -> bool:

@@ -68,10 +68,17 @@ class Bridge:
     def first_grant(self, now: float) -> int:
         """What to ask of the cloud at first."""
         self._granted_for = self._prompt_left(now)
+        grant = self._initial_grant(self._granted_for, now)
+        if grant == 0 and self._granted_for < self._device.prompt.left:
+            # A refinement would have the device there before the cloud, and without the cloud there is none.
+            return min(self._initial_grant(self._device.prompt.left, now), with_margin(self._split, 1))
+        return grant
+
+    def _initial_grant(self, left: int, now: float) -> int:
         # The prompt, and for what is received one pass at least.
-        tokens = self._device.padded(self._granted_for) + self._device.block
+        tokens, prompt = self._device.padded(left) + self._device.block, len(self._device.prompt)
         wait = self._device.wait_left(now)
-        return initial_grant(self._split, tokens, self._device.forecast, self._cloud.forecast, wait)
+        return initial_grant(self._split, tokens, prompt, self._device.forecast, self._cloud.forecast, wait)
 
     def forecast(self, showing: Showing, ready_in: float | None, now: float) -> None:
         """Tell the speed controller what to expect."""

@@ -73,6 +73,8 @@ CloudState = NotAsked | Open | Waiting | GrantUsed | Gone
 class CloudTrack:
     forecast: CloudForecast
     patience: Patience
+    #: Tokens of the prompt; None where nobody knows.
+    prompt: int | None = None
     state: CloudState = field(default_factory=NotAsked)
     attempts: int = 0
     busy_ms: float | None = None
@@ -173,7 +175,8 @@ class CloudTrack:
 
     def received(self, attempt: Open, count: int, now: float) -> None:
         if attempt.received == 0:
-            self.forecast.observe_first_token(now - attempt.asked_at)
+            read = None if self.prompt is None else self.prompt + attempt.base
+            self.forecast.observe_first_token(now - attempt.asked_at, read)
         self.forecast.observe_arrival(now, count)
         attempt.received += count
         self.given += count

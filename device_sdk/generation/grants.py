@@ -16,16 +16,17 @@ MARGIN_SHARE, MARGIN_TOKENS = 0.1, 2
 
 
 def initial_grant(
-    split: SplitSettings, tokens: int, device: DeviceForecast, cloud: CloudForecast, wait: float = 0.0
+    split: SplitSettings, tokens: int, prompt: int, device: DeviceForecast, cloud: CloudForecast, wait: float = 0.0
 ) -> int:
     """The grant as set, or what bridges at the speeds known, with a margin; 0 where the device is there before the
-    cloud. `tokens`: what the device has to prefill, received tokens left aside, once it begins in `wait` seconds."""
+    cloud. `tokens`: what the device has to prefill of a prompt of `prompt` tokens, received ones left aside, once it
+    begins in `wait` seconds."""
     if split.grant is not None:
         return split.grant
     ready = device.ready_in(tokens)
     if ready is None:
         return min(UNKNOWN_DEVICE_GRANT, split.max_grant)
-    return with_margin(split, least_grant(split, wait + ready, cloud.ttft or 0.0, device))
+    return with_margin(split, least_grant(split, wait + ready, cloud.ttft_of(prompt) or 0.0, device))
 
 
 def least_grant(split: SplitSettings, ready: float, cloud_ttft: float, device: DeviceForecast) -> int:

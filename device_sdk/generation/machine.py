@@ -90,8 +90,8 @@ class GenerationMachine:
         room, read_ahead = (fit.room, fit.read_ahead) if fit else (None, 0)
         prompt = PromptTrack(request.prompt, protected, read=request.read, room=room, read_ahead=read_ahead)
         self.device = DeviceTrack(prompt, device, split.chunk, block)
-        self.cloud = CloudTrack(cloud, self.patience, limit=request.cloud_limit)
-        self.refinement = RefinementTrack(request.refine, cloud)
+        self.cloud = CloudTrack(cloud, self.patience, len(request.prompt) or None, limit=request.cloud_limit)
+        self.refinement = RefinementTrack(request.refine, len(request.prompt), cloud)
         self._bridge = Bridge(split, self.device, self.cloud, self.refinement)
         least = split.min_agreement if sides.hand_over else None
         limit = min(split.max_grant, request.max_tokens)
@@ -247,7 +247,7 @@ class GenerationMachine:
         if self.cloud.current(event.attempt) is None or self._ending is not None:
             return
         prompt = self.device.prompt
-        objection = self.refinement.objection(event, len(prompt))
+        objection = self.refinement.objection(event)
         if objection is not None:
             self._notify("refinement_ignored", objection)
             return
@@ -260,7 +260,7 @@ class GenerationMachine:
             else:
                 self._notify("refinement_ignored", too_long)
             return
-        self.refinement.used(event, len(prompt), prompt.kept_share, now)
+        self.refinement.used(event, prompt.kept_share, now)
         self._commands.append(AnnounceRefinement(event.stage, event.final, prompt.kept_share, event.guard))
 
     def _cloud_tokens(self, event: CloudTokens, now: float) -> None:
@@ -485,6 +485,8 @@ class GenerationMachine:
             self._notify("cloud_refused", message)
         elif grant > 0 or (refine and self.device.prompt.undecided):
             self._commands.append(self.cloud.open(self.output, grant, now, refine=refine))
+        else:
+            self.cloud.forecast.observe_left_out()
 
     def _cloud_gone(self, message: str, now: float, *, retry_in: float | None, kind: NoticeKind = "cloud_lost") -> None:
         """The attempt under way is over without an end."""

@@ -22,6 +22,8 @@ class RefinementTrack:
     """`wish` None: none is wanted, and none is accepted."""
 
     wish: RefineWish | None
+    #: Tokens of the prompt.
+    length: int
     forecast: CloudForecast
     stage: int = 0
     #: Stages used, and whether the last one was final.
@@ -42,8 +44,8 @@ class RefinementTrack:
         """Of the prompt, what a refinement is expected to keep; 1 where none is wanted."""
         return self.forecast.filled * self.wish.keep_ratio if self.wish is not None else 1.0
 
-    def objection(self, event: Refined, length: int) -> str | None:
-        """Why `event` cannot be used for a prompt of `length` tokens."""
+    def objection(self, event: Refined) -> str | None:
+        """Why `event` cannot be used."""
         if self.wish is None or self._asked_at is None:
             return "the service sent a refinement that nobody asked for"
         if self.final or event.stage <= self.stage:
@@ -53,18 +55,19 @@ class RefinementTrack:
             return "the service sent a refinement that keeps nothing"
         last = 0
         for start, end in event.keep:
-            if not last <= start < end <= length:
-                return f"the service sent a refinement with the span {start}…{end}; expected one within {last}…{length}"
+            if not last <= start < end <= self.length:
+                within = f"{last}…{self.length}"
+                return f"the service sent a refinement with the span {start}…{end}; expected one within {within}"
             last = end
         return None
 
-    def used(self, event: Refined, length: int, kept: float, now: float) -> None:
-        """Of a prompt of `length` tokens; `kept` is the share of it that the device reads in all, as it now stands."""
+    def used(self, event: Refined, kept: float, now: float) -> None:
+        """`kept` is the share of the prompt that the device reads in all, as it now stands."""
         if not self.stages and self._asked_at is not None:
             available = event.guard.decision != "unavailable"
-            self.forecast.observe_refinement(now - self._asked_at if available else None)
+            self.forecast.observe_refinement(now - self._asked_at if available else None, self.length)
         if self.wish is not None and event.guard.decision == "passed":
-            self.forecast.observe_kept(size(event.keep) / (self.wish.keep_ratio * length))
+            self.forecast.observe_kept(size(event.keep) / (self.wish.keep_ratio * self.length))
         self.stage, self.final, self.guard = event.stage, event.final, event.guard
         self.reread = event.reread
         self.stages += 1
@@ -81,7 +84,7 @@ class RefinementTrack:
         """Seconds until the first refinement is expected; None where none is to be counted on."""
         if self._asked_at is None or self.stages or not self.forecast.refines:
             return None
-        usual = self.forecast.refinement or 0.0
+        usual = self.forecast.refinement_of(self.length) or 0.0
         due = self._asked_at + usual
         if now <= due:
             return due - now

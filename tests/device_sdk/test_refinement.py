@@ -16,7 +16,7 @@ from device_sdk.settings import Mode
 from device_sdk.testing.simulated_cloud import SimulatedCloud, SimulatedRefinement
 from device_sdk.testing.simulation import SimulatedDevice, Simulation
 from model_runtime.testing import ScriptedTokenizer
-from speed_controller.estimates import CloudForecast, DeviceForecast
+from speed_controller.estimates import LEFT_OUT, CloudForecast, DeviceForecast
 from speed_controller.split import SplitSettings
 from tests.device_sdk.virtual import script, whole
 
@@ -205,6 +205,24 @@ def test_the_grant_is_asked_for_the_refined_prompt() -> None:
     assert largest_gap(refined) <= 1.5 * 0.05
     assert largest_gap(plain) <= 1.5 * 0.05
     assert refined.machine.handover_index < plain.machine.handover_index / 2
+
+
+def test_a_device_that_is_early_by_a_refinement_alone_asks_the_cloud_for_it() -> None:
+    """2 s for the whole prompt, 0.9 s and some for what is kept, and the cloud's first token after 1.2 s."""
+    known = CloudForecast(ttft=1.2)
+    known.observe_refinement(0.9)
+    known.observe_kept(0.2)
+    simulation = simulate(SimulatedRefinement(0.9, quarter()[:5]), known=known, cloud=SimulatedCloud(ANSWER, ttft=1.2))
+    assert simulation.grants
+    assert simulation.refinements
+    assert answer_of(simulation.machine, Mode.SPLIT).report.ttft_ms < 1_300
+    assert largest_gap(simulation) <= 1.6 * 0.05
+
+
+def test_a_device_that_is_early_by_itself_asks_nobody_until_nothing_is_known_any_more() -> None:
+    known = CloudForecast(ttft=9.0)
+    asked = [bool(simulate(wish=None, known=known).grants) for _ in range(LEFT_OUT + 1)]
+    assert asked == [False] * LEFT_OUT + [True]
 
 
 @pytest.mark.parametrize("known", [CloudForecast(), CloudForecast(ttft=0.32)], ids=["first answer", "later answer"])

@@ -5,6 +5,7 @@ import math
 import pytest
 
 from speed_controller import CloudForecast, DeviceForecast, SettingError
+from speed_controller.estimates import LEFT_OUT
 
 
 def test_nothing_is_known_at_first() -> None:
@@ -138,20 +139,47 @@ def test_the_last_few_tokens_take_a_pass_of_their_own() -> None:
     assert DeviceForecast().first_token_in(10) is None
 
 
+def test_a_shorter_prompt_is_expected_sooner_by_its_share_of_the_prefill() -> None:
+    cloud = CloudForecast(round_trip=0.1)
+    assert cloud.ttft_of(100) is None
+    cloud.observe_first_token(1.1, 4_000)
+    assert cloud.ttft == 1.1
+    assert cloud.ttft_of(4_000) == cloud.ttft_of(8_000) == 1.1
+    assert cloud.ttft_of(1_000) == pytest.approx(0.1 + 0.25)
+    cloud.observe_first_token(0.05, 1_000)  # less than the round trip was
+    assert cloud.ttft_of(10) == pytest.approx(0.05)
+    cloud.observe_first_token(0.7)
+    assert cloud.ttft_of(10) == 0.7
+
+
+def test_a_cloud_that_is_left_out_is_asked_again_in_the_end() -> None:
+    cloud = CloudForecast(ttft=9.0)
+    for _ in range(LEFT_OUT - 1):
+        cloud.observe_left_out()
+    assert cloud.ttft == 9.0
+    cloud.observe_first_token(8.0, 100)
+    for _ in range(LEFT_OUT - 1):
+        cloud.observe_left_out()
+    assert cloud.ttft_of(100) == 8.0
+    cloud.observe_left_out()
+    assert (cloud.ttft, cloud.ttft_of(100)) == (None, None)
+
+
 def test_a_refinement_is_expected_with_the_first_token_until_one_was_seen() -> None:
     cloud = CloudForecast(ttft=0.3)
-    assert (cloud.refinement, cloud.refines) == (0.3, True)
-    cloud.observe_refinement(0.2)
+    assert (cloud.refinement_of(500), cloud.refines) == (0.3, True)
+    cloud.observe_refinement(0.2, 1_000)
     cloud.observe_first_token(0.5)
-    assert cloud.refinement == 0.2
+    assert cloud.refinement_of(1_000) == 0.2
+    assert cloud.refinement_of(500) == pytest.approx(0.1)
 
 
 def test_a_cloud_that_was_asked_and_did_not_refine_is_not_waited_for_until_it_does() -> None:
     cloud = CloudForecast(ttft=0.3)
     cloud.observe_refinement(None)
-    assert (cloud.refinement, cloud.refines) == (None, False)
+    assert (cloud.refinement_of(500), cloud.refines) == (None, False)
     cloud.observe_refinement(0.2)
-    assert (cloud.refinement, cloud.refines) == (0.2, True)
+    assert (cloud.refinement_of(500), cloud.refines) == (0.2, True)
 
 
 def test_a_refinement_is_expected_to_keep_as_much_as_the_largest_of_the_latest() -> None:
