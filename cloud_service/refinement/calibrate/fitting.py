@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from itertools import compress
 
 import numpy as np
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from cloud_service.refinement.answer_attention import sharpened
 from cloud_service.refinement.attention import Head
 from cloud_service.refinement.calibrate.looking import Look
+from cloud_service.refinement.contract import Span
 from cloud_service.refinement.floors import Floors
 from cloud_service.refinement.guard import FITTED_AT, Boundary, Figures, Guard, figures_of
 from cloud_service.refinement.selection import importance, select
@@ -133,12 +134,10 @@ def told_apart(looks: Sequence[Look], heads: Sequence[Head], floors: Floors) -> 
 
 def kept_share(looks: Sequence[Look], heads: Sequence[Head], keep_ratio: float, floors: Floors | None = None) -> float:
     """Of the prompts with evidence, the share of their tokens that is selected, in the mean."""
-    shares = []
-    for look in looks:
-        if look.evidence.any():
-            floor = _floor(look, heads, floors)
-            kept = select(look.prompt, scores_of(look, heads), keep_ratio, floor)
-            shares.append(sum(stop - start for start, stop in kept) / len(look.prompt.tokens))
+    shares = [
+        sum(stop - start for start, stop in kept) / len(look.prompt.tokens)
+        for look, kept in _selected(looks, heads, keep_ratio, (), floors)
+    ]
     return float(np.mean(shares))
 
 
@@ -152,13 +151,20 @@ def recall(
 ) -> float:
     """The share of the probes with evidence all of which is selected."""
     hits = []
+    for look, kept in _selected(looks, heads, keep_ratio, answer_heads, floors):
+        inside = [any(first <= start and end <= last for first, last in kept) for start, end in look.units]
+        hits.append(all(compress(inside, look.evidence)))
+    return float(np.mean(hits))
+
+
+def _selected(
+    looks: Sequence[Look], heads: Sequence[Head], keep_ratio: float, answer_heads: Sequence[Head], floors: Floors | None
+) -> Iterator[tuple[Look, tuple[Span, ...]]]:
+    """Each of those with evidence, and what is selected of it."""
     for look in looks:
         if look.evidence.any():
-            floor = _floor(look, heads, floors)
-            kept = select(look.prompt, scores_of(look, heads, answer_heads), keep_ratio, floor)
-            inside = [any(first <= start and end <= last for first, last in kept) for start, end in look.units]
-            hits.append(all(compress(inside, look.evidence)))
-    return float(np.mean(hits))
+            scores = scores_of(look, heads, answer_heads)
+            yield look, select(look.prompt, scores, keep_ratio, _floor(look, heads, floors))
 
 
 def fit_guard(
