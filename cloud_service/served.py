@@ -184,6 +184,10 @@ class Served:
         """The backend's listener."""
         if not self._open:
             return
+        if isinstance(event, Emitted):  # by far the most
+            self._measure(event.count)
+            self._listener(event)
+            return
         metrics = self._metrics
         if isinstance(event, Ended):
             reason = event.reason
@@ -194,8 +198,6 @@ class Served:
                 reason = "stopped"  # the look had ended when that was asked for
             event = Ended(reason, _together(self._looked, event.usage))
         match event:
-            case Emitted():
-                self._measure(event.count)
             case Ended(reason, usage):
                 metrics.finished.labels(reason).inc()
                 metrics.queue.observe(usage.queue_ms / 1000)
