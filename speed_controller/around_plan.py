@@ -28,7 +28,7 @@ def around_plan(planned: SplitSettings, unread: int, device: DeviceForecast, clo
     ratio = planned.keep_ratio_for(unread)
     arrival = cloud.refinement_of(unread)
     if ratio is not None and arrival is not None:
-        tokens = refined_length(unread, keep_ratio=cloud.filled * ratio, arrival=arrival, prefill_rate=rate)
+        tokens = refined_length(unread, keep_ratio=cloud.kept_of(ratio), arrival=arrival, prefill_rate=rate)
     try:
         needed = grant_needed(
             ready_without=tokens * per_token,

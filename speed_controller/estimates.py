@@ -120,7 +120,7 @@ class CloudForecast:
         self._tpot = None if tpot is None else _duration("tpot", tpot)
         self._refined: _Wait | None = None
         self._refines: bool | None = None
-        self._filled: deque[float] = deque(maxlen=REFINEMENTS)
+        self._kept: deque[float] = deque(maxlen=REFINEMENTS)
         self._round_trips: deque[float] = deque(maxlen=ROUND_TRIPS)
         self._arrivals: deque[tuple[float, int]] = deque(maxlen=ARRIVALS)
         if round_trip is not None:
@@ -155,12 +155,12 @@ class CloudForecast:
         if seconds is not None:
             self._refined = _Wait(_duration("seconds", seconds), prompt_tokens)
 
-    def observe_kept(self, filled: float) -> None:
-        """A refinement kept `filled` of what its keep ratio allows: what is beside the point is left out below that.
-        More than 1, where whole lines or protected spans need more."""
-        if not (math.isfinite(filled) and filled > 0):
-            raise SettingError("filled", filled, "a share above 0")
-        self._filled.append(filled)
+    def observe_kept(self, share: float) -> None:
+        """A refinement kept this share of its prompt, which may be less than its keep ratio allows: what is beside the
+        point is left out."""
+        if not 0 < share <= 1:
+            raise SettingError("share", share, "a share above 0 and at most 1")
+        self._kept.append(share)
 
     def observe_round_trip(self, seconds: float) -> None:
         """A message was answered after `seconds`."""
@@ -200,10 +200,10 @@ class CloudForecast:
         """False once a refinement that was asked for did not come."""
         return self._refines is not False
 
-    @property
-    def filled(self) -> float:
-        """Of what the keep ratio allows, the share that a refinement is expected to keep; 1 until one was seen."""
-        return min(max(self._filled, default=1.0), 1.0)
+    def kept_of(self, keep_ratio: float) -> float:
+        """The share of a prompt that a refinement is expected to keep, where it may keep `keep_ratio` of it: all of
+        that until one was seen."""
+        return min(max(self._kept, default=keep_ratio), keep_ratio)
 
     @property
     def round_trip(self) -> float | None:

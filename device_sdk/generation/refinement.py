@@ -42,7 +42,7 @@ class RefinementTrack:
     @property
     def share(self) -> float:
         """Of the prompt, what a refinement is expected to keep; 1 where none is wanted."""
-        return self.forecast.filled * self.wish.keep_ratio if self.wish is not None else 1.0
+        return self.forecast.kept_of(self.wish.keep_ratio) if self.wish is not None else 1.0
 
     def objection(self, event: Refined) -> str | None:
         """Why `event` cannot be used."""
@@ -66,8 +66,8 @@ class RefinementTrack:
         if not self.stages and self._asked_at is not None:
             available = event.guard.decision != "unavailable"
             self.forecast.observe_refinement(now - self._asked_at if available else None, self.length)
-        if self.wish is not None and event.guard.decision == "passed":
-            self.forecast.observe_kept(size(event.keep) / (self.wish.keep_ratio * self.length))
+        if event.guard.decision == "passed":
+            self.forecast.observe_kept(size(event.keep) / self.length)
         self.stage, self.final, self.guard = event.stage, event.final, event.guard
         self.reread = event.reread
         self.stages += 1

@@ -211,7 +211,7 @@ def test_a_device_that_is_early_by_a_refinement_alone_asks_the_cloud_for_it() ->
     """2 s for the whole prompt, 0.9 s and some for what is kept, and the cloud's first token after 1.2 s."""
     known = CloudForecast(ttft=1.2)
     known.observe_refinement(0.9)
-    known.observe_kept(0.2)
+    known.observe_kept(0.05)
     simulation = simulate(SimulatedRefinement(0.9, quarter()[:5]), known=known, cloud=SimulatedCloud(ANSWER, ttft=1.2))
     assert simulation.grants
     assert simulation.refinements

@@ -184,15 +184,16 @@ def test_a_cloud_that_was_asked_and_did_not_refine_is_not_waited_for_until_it_do
 
 def test_a_refinement_is_expected_to_keep_as_much_as_the_largest_of_the_latest() -> None:
     cloud = CloudForecast()
-    assert cloud.filled == 1.0
-    for filled in (0.9, 0.2, 0.4, 0.3, 0.1):
-        cloud.observe_kept(filled)
-    assert cloud.filled == 0.4
-    cloud.observe_kept(1.7)  # whole lines
-    assert cloud.filled == 1.0
+    assert cloud.kept_of(0.5) == 0.5
+    for share in (0.45, 0.1, 0.2, 0.15, 0.05):
+        cloud.observe_kept(share)
+    assert cloud.kept_of(0.5) == 0.2
+    assert cloud.kept_of(0.1) == 0.1
+    cloud.observe_kept(0.6)  # what is protected needs more than the ratio
+    assert cloud.kept_of(0.5) == 0.5
 
 
-@pytest.mark.parametrize("filled", [0.0, -0.1, math.nan, math.inf])
-def test_a_refinement_keeps_something(filled: float) -> None:
-    with pytest.raises(SettingError, match="filled is"):
-        CloudForecast().observe_kept(filled)
+@pytest.mark.parametrize("share", [0.0, -0.1, 1.01, math.nan, math.inf])
+def test_a_refinement_keeps_something(share: float) -> None:
+    with pytest.raises(SettingError, match="share is"):
+        CloudForecast().observe_kept(share)
