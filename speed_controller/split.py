@@ -28,7 +28,7 @@ class SplitSettings:
     max_grant: int = 256
     #: Prompts of fewer tokens are not refined: there is little to save, and each span weighs more.
     refine_from: int = 512
-    #: Tokens that refinement keeps however short the prompt: what a long answer rests on does not shrink with it.
+    #: Tokens that refinement may keep however short the prompt: what a long answer rests on does not shrink with it.
     keep_at_least: int = 384
     #: Whether the cloud, too, answers from what refinement keeps, which it then reads a second time: what is beside the
     #: point misleads a model, too, and both sides go on from the same prompt; but the first token comes later by that

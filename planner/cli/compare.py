@@ -10,13 +10,12 @@ from planner.cli.inputs import add_profiles, add_workload, provenance, read_prof
 from planner.cli.output import emit, note, say, table
 from planner.compare.html import as_html, findings
 from planner.compare.report import as_csv, as_json, rows
-from planner.compare.run import POLICIES, Plan, compare
+from planner.compare.run import POLICIES, SIMULATED_KEEP_RATIO, Plan, compare
 from planner.core import Slo, SplitConfig
 from planner.errors import PlannerError
 from planner.policies.planned import PlannedSettings
 from planner.simulator.world import Setup
 from speed_controller.plan_file import read_split_config
-from speed_controller.split import DEFAULT_KEEP_RATIO
 
 _DESCRIPTION = """\
 Replay one workload against one cloud under several policies: on the device, in the cloud, DiSCo (device- and server-
@@ -68,8 +67,8 @@ def add_simulated(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--plan", type=Path, metavar="FILE", help="a split configuration, as pd-plan solve writes it")
     group.add_argument(
-        "--keep-ratio", type=float, default=DEFAULT_KEEP_RATIO, metavar="SHARE",
-        help="of refinement, where no plan says (%(default)s)",
+        "--keep-ratio", type=float, default=SIMULATED_KEEP_RATIO, metavar="SHARE",
+        help="share that refinement keeps, where no plan says (%(default)s)",
     )  # fmt: skip
 
 

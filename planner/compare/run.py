@@ -24,7 +24,6 @@ from planner.policies.kv_shipping import KvShipping, kv_bytes
 from planner.policies.planned import Planned
 from planner.policies.split import Split
 from planner.simulator.world import Policy, Setup, simulate
-from speed_controller.split import DEFAULT_KEEP_RATIO
 
 if TYPE_CHECKING:
     from planner.core import Slo, SplitConfig
@@ -59,6 +58,11 @@ def hold(workload: Workload) -> tuple[Workload, Sequence[Request], Skipped]:
     return dataclasses.replace(workload, stream=Held(requests)), requests, skipped
 
 
+#: A simulated refinement fills its keep ratio. A calibrated service, which may keep twice as much, keeps 9% of a prompt
+#: for lookups and 26% for reports (`python -m benchmarks.refinement`).
+SIMULATED_KEEP_RATIO = 0.25
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
     """What to compare, and how closely. `goodput_requests`: of the workload, those that the search for goodput replays;
@@ -67,7 +71,7 @@ class Plan:
     setup: Setup
     slo: Slo
     policies: Sequence[str] = POLICIES
-    keep_ratio: float = DEFAULT_KEEP_RATIO
+    keep_ratio: float = SIMULATED_KEEP_RATIO
     disco_budget: float = 0.5
     config: SplitConfig | None = None
     goodput_requests: int = 1_000
