@@ -117,17 +117,14 @@ class Refinery:
 
     def refine(self, wish: Wish, stage: int, evidence: Evidence, before: Refined | None = None) -> Refined:
         """What stage `stage` (0 is the first) makes of the evidence; `before` is what the first made of its own. Never
-        raises: a scorer that does, or returns
-        what it must not, costs nobody more than a prompt that is kept whole."""
+        raises: a scorer that does, or returns what it must not, costs nobody more than a prompt that is kept whole."""
         started = time.perf_counter()
         scorer, floor = self.stages[stage], 0.0
         try:
             scores = scorer.score(wish.prompt, evidence)
             kept = select(wish.prompt, scores, wish.keep_ratio)
-            figures = self._figures(wish, scores, kept) if stage == 0 else None
-            verdict = self._judge(wish.prompt, figures, kept, evidence, stage)
-            if verdict.word == "passed":  # figures are of what fills a ratio
-                floor = self._floor(wish.prompt, figures, evidence, before)
+            verdict, floor = self._judge(wish, stage, scores, kept, evidence, before)
+            if floor > 0:
                 kept = select(wish.prompt, scores, wish.keep_ratio, floor)
             keep: tuple[Span, ...] | None = kept if wish.map is None else wish.map.characters_of(kept)
         except Exception:
@@ -141,33 +138,41 @@ class Refinery:
         cost = time.perf_counter() - started
         return Refined(keep, verdict.word, verdict.detail, scorer.name, cost, share, scores, spans, floor)
 
+    def _judge(
+        self,
+        wish: Wish,
+        stage: int,
+        scores: FloatArray,
+        kept: Sequence[Span],
+        evidence: Evidence,
+        before: Refined | None,
+    ) -> tuple[Verdict, float]:
+        """Of `kept`, which fills the keep ratio: whether something may be left out, and below which floor more is."""
+        if sum(end - start for start, end in kept) >= len(wish.prompt.tokens):
+            return Verdict("short", "what is protected and the keep ratio leave nothing out"), 0.0
+        if not kept:
+            return Verdict("short", "no line is as short as the keep ratio asks for"), 0.0
+        guard, floors = self._guard, self._floors
+        if stage > 0:
+            # It sharpens what the guard has passed, and adds to the best lines most: the others are then further below
+            # them, and no less needed.
+            return Verdict("passed"), floors.several if before is None else before.floor / (1 + WEIGHT)
+        figures = None
+        if guard is not None or floors.boundary is not None:
+            figures = self._figures(wish, scores, kept)
+        verdict = Verdict("passed")
+        if guard is not None:
+            verdict = guard.judge(self._watched(figures, wish.prompt, evidence, guard.heads))
+        if verdict.word != "passed":
+            return verdict, 0.0
+        return verdict, floors.choose(self._watched(figures, wish.prompt, evidence, floors.heads))
+
     def _figures(self, wish: Wish, scores: FloatArray, kept: Sequence[Span]) -> Figures | None:
         """What the guard and the floors look at, but for what heads regard; `kept` fills the keep ratio."""
         fitted = self._floors.boundary is not None or (self._guard is not None and self._guard.boundary is not None)
         if fitted and wish.keep_ratio != FITTED_AT:
             kept = select(wish.prompt, scores, FITTED_AT)
         return figures_of(wish.prompt, scores, kept)
-
-    def _judge(
-        self, prompt: Prompt, figures: Figures | None, kept: Sequence[Span], evidence: Evidence, stage: int
-    ) -> Verdict:
-        if sum(end - start for start, end in kept) >= len(prompt.tokens):
-            return Verdict("short", "what is protected and the keep ratio leave nothing out")
-        if not kept:
-            return Verdict("short", "no line is as short as the keep ratio asks for")
-        # A later stage sharpens what the guard has passed.
-        if self._guard is None or stage > 0:
-            return Verdict("passed")
-        return self._guard.judge(self._watched(figures, prompt, evidence, self._guard.heads))
-
-    def _floor(self, prompt: Prompt, figures: Figures | None, evidence: Evidence, before: Refined | None) -> float:
-        if before is not None:
-            # A second stage adds to what the first has found, to the best lines most: the others are then further below
-            # them, and no less needed.
-            return before.floor / (1 + WEIGHT)
-        if not self._floors.heads:
-            return self._floors.several
-        return self._floors.choose(self._watched(figures, prompt, evidence, self._floors.heads))
 
     def _watched(
         self, figures: Figures | None, prompt: Prompt, evidence: Evidence, heads: Sequence[Head]
