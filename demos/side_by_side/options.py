@@ -88,7 +88,7 @@ def _parser() -> argparse.ArgumentParser:
         "--seed",
         type=_at_least(0),
         default=DEFAULT_SEED,
-        help="of questions, sampling and jitter (%(default)s: the bundled models are right about all but the longest)",
+        help="of questions, sampling and jitter (%(default)s: the bundled models are right about all)",
     )
     asked.add_argument("--temperature", type=_temperature, default=0.0, help="0 is greedy (%(default)s)")
 
