@@ -119,6 +119,7 @@ class CloudForecast:
         self._left_out = 0
         self._tpot = None if tpot is None else _duration("tpot", tpot)
         self._refined: _Wait | None = None
+        self._refined_after: float | None = None
         self._refines: bool | None = None
         self._kept: deque[float] = deque(maxlen=REFINEMENTS)
         self._round_trips: deque[float] = deque(maxlen=ROUND_TRIPS)
@@ -148,12 +149,16 @@ class CloudForecast:
             self._first = None
             self._left_out = 0
 
-    def observe_refinement(self, seconds: float | None, prompt_tokens: int | None = None) -> None:
+    def observe_refinement(
+        self, seconds: float | None, prompt_tokens: int | None = None, *, first_token: float | None = None
+    ) -> None:
         """An answer's first refinement came `seconds` after its request, whose prompt had `prompt_tokens`; None: it was
-        asked for and did not come."""
+        asked for and did not come. `first_token`: so many seconds after the same request the first token had come;
+        None: it had not."""
         self._refines = seconds is not None
         if seconds is not None:
             self._refined = _Wait(_duration("seconds", seconds), prompt_tokens)
+            self._refined_after = None if first_token is None else _duration("after", seconds - first_token)
 
     def observe_kept(self, share: float) -> None:
         """A refinement kept this share of its prompt, which may be less than its keep ratio allows: what is beside the
@@ -185,15 +190,18 @@ class CloudForecast:
             return self._tpot
         return (self._arrivals[-1][0] - self._arrivals[0][0]) / later
 
-    def refinement_of(self, prompt_tokens: int) -> float | None:
-        """Seconds from a request with a prompt of so many tokens to its refinement: of the latest answer that had one,
-        else the time to first token, as both come from the same prefill, and in proportion like that. None: nothing is
-        known, or this cloud does not refine."""
+    def refinement_of(self, prompt_tokens: int, *, first_token: float | None = None) -> float | None:
+        """Seconds from a request with a prompt of so many tokens to its refinement. Both it and the first token come
+        from the same prefill, so it is expected as long after the first token as the latest one was, and with it until
+        one was seen; one that came before its first token (the cloud read again what it kept) says how long after the
+        request, in proportion as `ttft_of`. `first_token`: so many seconds after this request its first token came;
+        None: not yet. None: nothing is known, or this cloud does not refine."""
         if self._refines is False:
             return None
-        if self._refined is None:
-            return self.ttft_of(prompt_tokens)
-        return self._refined.for_prompt(prompt_tokens, self.round_trip or 0.0)
+        if self._refined is not None and self._refined_after is None:
+            return self._refined.for_prompt(prompt_tokens, self.round_trip or 0.0)
+        first = self.ttft_of(prompt_tokens) if first_token is None else first_token
+        return None if first is None else first + (self._refined_after or 0.0)
 
     @property
     def refines(self) -> bool:

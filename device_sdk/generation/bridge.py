@@ -62,7 +62,7 @@ class Bridge:
             return False
         if self._device.wait_left(now) <= 0 or not isinstance(cloud, Open) or cloud.stopping:
             return True
-        answers = cloud.received > 0 and self._refinement.due_in(now, cloud_began=True) is None
+        answers = cloud.received > 0 and self._refinement.due_in(now) is None
         return answers or self._refinement.stages > 0
 
     def first_grant(self, now: float) -> int:
@@ -124,11 +124,11 @@ class Bridge:
 
     def _prompt_left(self, now: float) -> int:
         """Prompt tokens that the device will still take: fewer than are ahead, where a refinement is on its way."""
-        prompt, cloud = self._device.prompt, self._cloud.state
+        prompt = self._device.prompt
         if prompt.gaps:
             # The refinement may want any of them back, and then all that it keeps behind it is read again.
             return max(prompt.left, math.ceil(self._refinement.share * len(prompt)))
-        due_in = self._refinement.due_in(now, cloud_began=isinstance(cloud, Open) and cloud.received > 0)
+        due_in = self._refinement.due_in(now)
         reading = None if due_in is None else self._device.reading_before(due_in, now)
         return self._refinement.expected(prompt.left, prompt.protected_left, reading, self._device.forecast)
 

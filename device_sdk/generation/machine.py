@@ -289,6 +289,7 @@ class GenerationMachine:
             self._cloud_gone(misfit, now, retry_in=None)
             return False
         self.cloud.received(attempt, count, now)
+        self.refinement.answered(now)
         return not attempt.superseded
 
     def _cloud_finished(self, event: CloudFinished, now: float) -> None:

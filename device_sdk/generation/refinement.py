@@ -34,10 +34,16 @@ class RefinementTrack:
     #: (time, share kept) for the report.
     history: list[tuple[float, float]] = field(default_factory=list)
     _asked_at: float | None = None
+    _answered_at: float | None = None
 
     def asked(self, now: float) -> None:
-        self._asked_at = now
+        self._asked_at, self._answered_at = now, None
         self.stage, self.final = 0, False
+
+    def answered(self, now: float) -> None:
+        """A token came of the attempt that was asked."""
+        if self._answered_at is None:
+            self._answered_at = now
 
     @property
     def share(self) -> float:
@@ -65,7 +71,8 @@ class RefinementTrack:
         """`kept` is the share of the prompt that the device reads in all, as it now stands."""
         if not self.stages and self._asked_at is not None:
             available = event.guard.decision != "unavailable"
-            self.forecast.observe_refinement(now - self._asked_at if available else None, self.length)
+            after = now - self._asked_at if available else None
+            self.forecast.observe_refinement(after, self.length, first_token=self._first_token)
         if event.guard.decision == "passed":
             self.forecast.observe_kept(size(event.keep) / self.length)
         self.stage, self.final, self.guard = event.stage, event.final, event.guard
@@ -80,15 +87,22 @@ class RefinementTrack:
             self.forecast.observe_refinement(None)
         self._asked_at = None
 
-    def due_in(self, now: float, *, cloud_began: bool) -> float | None:
+    @property
+    def _first_token(self) -> float | None:
+        """Seconds from the request to the first token; None: it has not come."""
+        if self._asked_at is None or self._answered_at is None:
+            return None
+        return self._answered_at - self._asked_at
+
+    def due_in(self, now: float) -> float | None:
         """Seconds until the first refinement is expected; None where none is to be counted on."""
         if self._asked_at is None or self.stages or not self.forecast.refines:
             return None
-        usual = self.forecast.refinement_of(self.length) or 0.0
+        usual = self.forecast.refinement_of(self.length, first_token=self._first_token) or 0.0
         due = self._asked_at + usual
         if now <= due:
             return due - now
-        if cloud_began and now - due > max(LATE * usual, LATE_SECONDS):
+        if self._answered_at is not None and now - max(due, self._answered_at) > max(LATE * usual, LATE_SECONDS):
             return None
         return now - due  # Late by some time, it is expected to take as long again.
 

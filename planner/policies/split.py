@@ -284,7 +284,7 @@ def believed_cloud(setup: Setup, prompt: int, *, refines: bool) -> CloudForecast
     ttft = link.rtt_ms / 1000 + upload + hardware.prompt_ms(prompt) / 1000
     forecast = CloudForecast(ttft=ttft, tpot=hardware.pass_ms([(prompt, 1)]) / 1000, round_trip=link.rtt_ms / 1000)
     if refines:
-        forecast.observe_refinement(ttft)
+        forecast.observe_refinement(ttft, first_token=ttft)
     return forecast
 
 

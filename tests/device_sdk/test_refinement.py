@@ -219,6 +219,18 @@ def test_a_device_that_is_early_by_a_refinement_alone_asks_the_cloud_for_it() ->
     assert largest_gap(simulation) <= 1.6 * 0.05
 
 
+def test_a_refinement_is_waited_for_behind_the_first_token_however_early_a_short_prompts_was() -> None:
+    """0.02 s behind the first token, as usual: no reason to ask for what the whole prompt would need."""
+    known = CloudForecast(ttft=0.6)
+    known.observe_refinement(0.12, 100, first_token=0.1)
+    known.observe_kept(0.25)
+    simulation = simulate(SimulatedRefinement(0.62, quarter()), known=known, cloud=SimulatedCloud(ANSWER, ttft=0.6))
+    assert len(simulation.grants) == 1
+    assert simulation.refinements
+    assert not simulation.notices
+    assert largest_gap(simulation) <= 1.5 * 0.05
+
+
 def test_a_device_that_is_early_by_itself_asks_nobody_until_nothing_is_known_any_more() -> None:
     known = CloudForecast(ttft=9.0)
     asked = [bool(simulate(wish=None, known=known).grants) for _ in range(LEFT_OUT + 1)]

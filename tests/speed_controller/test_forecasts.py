@@ -174,6 +174,19 @@ def test_a_refinement_is_expected_with_the_first_token_until_one_was_seen() -> N
     assert cloud.refinement_of(500) == pytest.approx(0.1)
 
 
+def test_a_refinement_is_expected_as_long_after_the_first_token_as_the_latest_one_was() -> None:
+    """However long this prompt takes until then; a refinement that came before its first token says nothing of that."""
+    cloud = CloudForecast()
+    cloud.observe_refinement(0.35, 500, first_token=0.3)
+    assert cloud.refinement_of(4_000) is None
+    assert cloud.refinement_of(4_000, first_token=1.5) == pytest.approx(1.55)
+    cloud.observe_first_token(1.2, 4_000)
+    assert cloud.refinement_of(4_000) == pytest.approx(1.25)
+    assert cloud.refinement_of(2_000) == pytest.approx(0.65)
+    cloud.observe_refinement(0.8, 4_000)
+    assert cloud.refinement_of(4_000, first_token=1.5) == 0.8
+
+
 def test_a_cloud_that_was_asked_and_did_not_refine_is_not_waited_for_until_it_does() -> None:
     cloud = CloudForecast(ttft=0.3)
     cloud.observe_refinement(None)
