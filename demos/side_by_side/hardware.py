@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import demos
+from demos.defaults import LINK
 from demos.side_by_side.errors import UsageError
 from device_sdk.testing import LINKS, LinkProfile
 from model_runtime.emulated import EmulatedEngine
@@ -97,7 +98,7 @@ def choose(options: Options) -> Hardware:
     """Raises UsageError for a model or a profile that is not there."""
     cloud_model = options.cloud_model or _bundled("cloud", options.engine)
     device_model = options.device_model or (cloud_model if options.same_model else _bundled("device", options.engine))
-    link = options.link or ("loopback" if options.raw else "5g")
+    link = options.link or ("loopback" if options.raw else LINK)
     return Hardware(
         device_model=device_model,
         cloud_model=cloud_model,

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from demos.defaults import CLOUD_PROFILE, DEVICE_PROFILE, LINK, PACE_MS
 from device_sdk.testing import LINKS
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ exit codes: 0 done, 2 an option, file or package is not usable, 3 the cloud proc
 
 #: The bundled models are right about some questions only (their cards say how many). The first seed with which both are
 #: right about all: so that what is shown is the hand-over and not the models' mistakes.
-DEFAULT_SEED = 9
+DEFAULT_SEED = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,12 +111,10 @@ def _parser() -> argparse.ArgumentParser:
     hardware = parser.add_argument_group("hardware and network")
     hardware.add_argument("--raw", action="store_true", help="no emulation: this machine's own speed, loopback")
     hardware.add_argument(
-        "--device-profile", default="phone-snapdragon-8-elite", metavar="NAME", help="emulated device (%(default)s)"
+        "--device-profile", default=DEVICE_PROFILE, metavar="NAME", help="emulated device (%(default)s)"
     )
-    hardware.add_argument(
-        "--cloud-profile", default="datacentre-a100-pcie", metavar="NAME", help="emulated GPU (%(default)s)"
-    )
-    hardware.add_argument("--link", choices=sorted(LINKS), help="emulated network (5g; with --raw loopback)")
+    hardware.add_argument("--cloud-profile", default=CLOUD_PROFILE, metavar="NAME", help="emulated GPU (%(default)s)")
+    hardware.add_argument("--link", choices=sorted(LINKS), help=f"emulated network ({LINK}; with --raw loopback)")
 
     split = parser.add_argument_group("the split")
     split.add_argument("--grant", type=_at_least(0), metavar="K", help="tokens from the cloud; by default as needed")
@@ -129,7 +128,7 @@ def _parser() -> argparse.ArgumentParser:
     refine.add_argument(
         "--no-refine", dest="refine", action="store_false", default=None, help="the device reads the whole prompt"
     )
-    split.add_argument("--pace-ms", type=_pace, default=50.0, metavar="MS", help="even pace to show (%(default)s)")
+    split.add_argument("--pace-ms", type=_pace, default=PACE_MS, metavar="MS", help="even pace to show (%(default)s)")
     split.add_argument(
         "--kill-cloud-after", type=_at_least(1), metavar="N", help="kill the cloud process once it gave N tokens"
     )

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 #: Reports have 4 to 14 lines. Of so many the first of about this length is asked for: long enough to hand over, short
 #: enough to watch three times.
 _CANDIDATES = 6
-_LINES = 6
+_LINES = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ class Asked:
     prompt_tokens: int
 
 
-#: A minute and a half of questions on the default hardware.
+#: Two minutes of questions on the default hardware.
 DEFAULT = (
     Asked("lookup", 520),
     Asked("report", 1_050),
@@ -57,7 +57,7 @@ DEFAULT = (
     Asked("report", 2_050),
     Asked("lookup", 3_600),
 )
-QUICK = (Asked("lookup", 520), Asked("report", 1_050))
+QUICK = (Asked("lookup", 520), Asked("lookup", 2_050))
 
 
 def choose(options: Options) -> list[Question]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 import demos
+from demos.defaults import CLOUD_PROFILE, DEVICE_PROFILE, LINK
 
 _MODELS = Path(demos.__file__).parent / "models"
 
@@ -56,7 +57,7 @@ def bundled_model(side: str) -> str:
 def demo_setup() -> Setup:
     """Bundled models on emulated hardware over an emulated network: runs on a fresh machine, as `pd-demo` does."""
     return Setup(
-        DeviceSetup(bundled_model("device"), "phone-snapdragon-8-elite"),
-        LocalCloud(bundled_model("cloud"), "datacentre-a100-pcie"),
-        "5g",
+        DeviceSetup(bundled_model("device"), DEVICE_PROFILE),
+        LocalCloud(bundled_model("cloud"), CLOUD_PROFILE),
+        LINK,
     )
