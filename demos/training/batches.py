@@ -302,7 +302,7 @@ def _next_numbers(answer: list[int], numbers: set[int]) -> np.ndarray:
 
 def _wordings() -> list[str]:
     """The words that all logs share, which tell no entry from another."""
-    found = [p for k in phrases.KINDS for p in k.entries + k.by_object + k.by_person + k.by_place]
+    found = [p for k in phrases.KINDS for p in k.entries + k.kindred + k.by_object + k.by_person + k.by_place]
     found += phrases.TAILS + phrases.REPORTS + phrases.JOB_STEPS + phrases.COUNTS + ("Job 1-1/1:",)
     found += phrases.ANY_OBJECT + phrases.ANY_PERSON + phrases.TWO_KEYS + phrases.INTRODUCTIONS
     return [re.sub(r"\{.\}", "", text) for text in found]

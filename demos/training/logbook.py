@@ -155,7 +155,7 @@ def make_document(
         if rng.random() < 0.06:
             write(rng.choice(phrases.FILLERS) if rng.random() < 0.5 else f"{rng.choice(phrases.HEADINGS)}:")
         kind = rng.choice(phrases.KINDS)
-        pattern = rng.choice(kind.held_out if split == "eval" and rng.random() < 0.25 else kind.entries)
+        pattern = rng.choice(_wordings(rng, kind, split))
         if reword is not None:
             pattern = reword(rng, pattern)
         # The lower of two draws: some people and places appear often, as in life, and most objects seldom.
@@ -218,6 +218,12 @@ def _jobs(rng: Random, words: Words, entries: int) -> tuple[list[Step | None], s
         done[name] += 1
         steps[place] = Step(name, done[name], turns.count(name))
     return steps, absent
+
+
+def _wordings(rng: Random, kind: phrases.Kind, split: Split) -> tuple[str, ...]:
+    if split == "train":
+        return kind.entries + kind.kindred
+    return kind.held_out if rng.random() < 0.25 else kind.entries
 
 
 @cache

@@ -8,11 +8,13 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """A kind of entry. `held_out` wordings appear in evaluation documents only."""
+    """A kind of entry. `held_out` wordings appear in evaluation documents only, `kindred` ones in training only: these
+    show the former's words in another order, for what a word means can be learnt only where it is seen."""
 
     name: str
     entries: tuple[str, ...]
     held_out: tuple[str, ...]
+    kindred: tuple[str, ...]
     by_object: tuple[str, ...] = ()
     by_person: tuple[str, ...] = ()
     by_place: tuple[str, ...] = ()
@@ -29,6 +31,7 @@ KINDS: tuple[Kind, ...] = (
             "For the {l}, {p} moved the {o} out of storage",
         ),
         ("{p} pushed the {o} across to the {l}",),
+        ("The {o} was pushed across to the {l} by {p}",),
         ("Who moved the {o}?", "By whom was the {o} moved?", "Where was the {o} moved?"),
         ("What did {p} move?", "Which thing was moved by {p}?"),
         ("What was moved to the {l}?", "What went into the {l}?"),
@@ -42,6 +45,7 @@ KINDS: tuple[Kind, ...] = (
             "From {p} the {o} was passed on to {q}",
         ),
         ("The {o} went from {p} to {q} by hand",),
+        ("To {q} went the {o} by hand, from {p}",),
         ("Who handed over the {o}?", "Who received the {o}?", "To whom was the {o} handed over?"),
         ("What did {p} hand over?",),
     ),
@@ -54,6 +58,7 @@ KINDS: tuple[Kind, ...] = (
             "{q} paid {p} {n} crowns for the {o}",
         ),
         ("Sold to {q} for {n} crowns: the {o}, by {p}",),
+        ("Sold by {p}: the {o}, to {q} for {n} crowns",),
         ("Who sold the {o}?", "Who bought the {o}?", "What did the {o} cost?"),
         ("What did {p} sell?",),
     ),
@@ -67,6 +72,7 @@ KINDS: tuple[Kind, ...] = (
             "{p} took {n} minutes to fix the {o}",
         ),
         ("The {o} works again since {p} repaired it in the {l}",),
+        ("The {o} in the {l} works again since {p} repaired it",),
         ("Who repaired the {o}?", "Who fixed the {o}?", "By whom was the {o} repaired?"),
         ("What did {p} repair?", "What was fixed by {p}?"),
         ("What was repaired in the {l}?",),
@@ -81,6 +87,7 @@ KINDS: tuple[Kind, ...] = (
             "With {n} faults the {o} failed the inspection by {p}",
         ),
         ("During a round of the {l}, {p} inspected the {o}",),
+        ("During a round, {p} inspected the {o} of the {l}",),
         ("Who inspected the {o}?", "Who checked the {o}?", "By whom was the {o} inspected?"),
         ("What did {p} inspect?", "What was checked by {p}?"),
         ("What was inspected at the {l}?",),
@@ -94,6 +101,7 @@ KINDS: tuple[Kind, ...] = (
             "At the {l}, {p} accepted delivery of the {o}",
         ),
         ("Delivered to the {l}: the {o}, signed for by {p}",),
+        ("Delivered by {p}: the {o}, signed for at the {l}",),
         ("Who took delivery of the {o}?", "Where was the {o} delivered?", "Who delivered the {o}?"),
         ("What did {p} deliver?",),
         ("What was delivered to the {l}?", "What arrived at the {l}?"),
@@ -107,6 +115,7 @@ KINDS: tuple[Kind, ...] = (
             "In the {l} there was a meeting of {p} with {q}",
         ),
         ("{p} sat down with {q} in the {l}",),
+        ("In the {l}, {q} and {p} sat down with each other",),
         ("Which meeting was about the {o}?",),
         ("Whom did {p} meet?", "Where did {p} meet someone?"),
         ("Who met at the {l}?", "Which meeting was held in the {l}?"),
@@ -120,6 +129,7 @@ KINDS: tuple[Kind, ...] = (
             "In the {l}, {p} read {n} bar from the {o}",
         ),
         ("Reading of the {o} by {p}: {n} bar",),
+        ("Reading in the {l} by {p}: {n} bar of the {o}",),
         ("What did the {o} show?", "Who measured the {o}?", "Which reading was taken from the {o}?"),
         ("What did {p} measure?",),
         ("What was measured in the {l}?",),
@@ -133,6 +143,7 @@ KINDS: tuple[Kind, ...] = (
             "Damage to the {o} was reported by {p}",
         ),
         ("{p} dropped the {o} and damaged it",),
+        ("When {p} dropped it the {o} was damaged and left",),
         ("Who reported damage to the {o}?", "How was the {o} damaged?", "Where did the {o} break?"),
         ("Which damage did {p} report?",),
         ("What was damaged in the {l}?",),
@@ -146,6 +157,7 @@ KINDS: tuple[Kind, ...] = (
             "An order for the {o} was signed by {p}",
         ),
         ("On order from {p}: the {o}, meant for the {l}",),
+        ("On order, and meant for the {l}: the {o}, from {p}",),
         ("Who ordered the {o}?", "By whom was the {o} ordered?"),
         ("What did {p} order?",),
         ("What was ordered for the {l}?",),
@@ -159,6 +171,7 @@ KINDS: tuple[Kind, ...] = (
             "{p} locked the {o} away in the {l}",
         ),
         ("With the key from {q}, {p} locked the {l}",),
+        ("With the key from {q} the {l} was locked by {p}",),
         ("Who locked away the {o}?",),
         ("What did {p} lock?",),
         ("Who locked the {l}?", "By whom was the {l} locked?"),
@@ -172,6 +185,7 @@ KINDS: tuple[Kind, ...] = (
             "The {o} was washed by {p}",
         ),
         ("{p} spent {n} minutes cleaning the {l}",),
+        ("{n} minutes were spent cleaning the {l} by {p}",),
         ("Who cleaned the {o}?",),
         ("What did {p} clean?",),
         ("Who cleaned the {l}?", "By whom was the {l} cleaned?"),

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import string
 from random import Random
 
@@ -197,8 +198,17 @@ def test_the_split_depends_on_nothing_but_the_word() -> None:
 
 def test_patterns_name_only_known_roles() -> None:
     for kind in phrases.KINDS:
-        for pattern in kind.entries + kind.held_out + kind.by_object + kind.by_person + kind.by_place:
+        entries = kind.entries + kind.held_out + kind.kindred
+        for pattern in entries + kind.by_object + kind.by_person + kind.by_place:
             assert {field for _, field, _, _ in string.Formatter().parse(pattern) if field} <= set("pqoln")
+
+
+@pytest.mark.parametrize("kind", phrases.KINDS, ids=lambda kind: kind.name)
+def test_held_out_wordings_are_never_trained_on_but_all_of_their_words_are(kind: phrases.Kind) -> None:
+    """In that sense: a model that learns from nothing cannot know otherwise that who sat down with somebody met him."""
+    trained = kind.entries + kind.kindred
+    assert not set(kind.held_out) & set(trained)
+    assert set(re.findall(r"\w+", " ".join(kind.held_out))) <= set(re.findall(r"\w+", " ".join(trained)))
 
 
 def test_a_user_message_is_the_document_and_then_the_question(document: Document) -> None:
