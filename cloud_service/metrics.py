@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from cloud_service.token_metrics import TokenMetrics
+
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 _SHARES = tuple(step / 10 for step in range(1, 11))
 _TOKEN_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
@@ -55,14 +57,14 @@ class Metrics:
         self.connections = gauge("websocket_connections_active", "Open device connections, after hello")
 
         self.ttft = histogram("time_to_first_token_seconds", "From a request's arrival to its first token")
-        self.inter_token = histogram("inter_token_latency_seconds", "Between tokens of one generation", _TOKEN_SECONDS)
+        self.tokens = TokenMetrics(_TOKEN_SECONDS)
+        self.registry.register(self.tokens)
         self.queue = histogram("request_queue_time_seconds", "From a request's arrival to its first pass")
         self.prefill = histogram("request_prefill_time_seconds", "Engine time of a generation's prefill")
         self.decode = histogram("request_decode_time_seconds", "Engine time of a generation's decoding")
 
         self.prompt_tokens = counter("prompt_tokens", "Prompt tokens of finished generations")
         self.cached_tokens = counter("prefix_cache_hits", "Of these, tokens that were in a KV cache already")
-        self.generation_tokens = counter("generation_tokens", "Output tokens given")
         self.grant_tokens = counter("grant_tokens", "Output tokens granted: asked for in accepted requests")
         self.late_tokens = counter("late_tokens", "Tokens given after the device had none left, by its last `progress`")
         self.saved_tokens = counter("saved_tokens", "Tokens that devices made themselves, as they report in `stop`")

@@ -120,6 +120,11 @@ class Served:
         looks = self._phase is Phase.LOOK
         return dataclasses.replace(self._job, grant=0, linger=0.0) if looks else self._job
 
+    @property
+    def given(self) -> int:
+        """Tokens that its listener got."""
+        return self._delivery.given
+
     def begin(self, ticket: Ticket) -> None:
         self._key = ticket.key
         self.queue_ms = ticket.queue_ms
@@ -245,11 +250,11 @@ class Served:
     def _measure(self, tokens: int) -> None:
         now = time.monotonic()
         delivery, metrics = self._delivery, self._metrics
-        metrics.generation_tokens.inc(tokens)
-        if delivery.given == 0:
-            metrics.ttft.observe(now - self._arrived)
+        if delivery.given:
+            metrics.tokens.give_more(tokens, now - delivery.last_at)
         else:
-            metrics.inter_token.observe((now - delivery.last_at) / tokens)
+            metrics.tokens.give(tokens)
+            metrics.ttft.observe(now - self._arrived)
         if delivery.give(now, tokens):
             metrics.late_tokens.inc(tokens)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from typing import Any, Generic, NoReturn, Protocol, TypeVar, get_args
 
@@ -9,7 +10,7 @@ import msgspec
 from msgspec import inspect
 
 from wire_protocol.errors import InvalidMessageError, MalformedError, MessageTooBigError
-from wire_protocol.messages import GenerationId
+from wire_protocol.messages import MAX_GENERATION_ID, GenerationId
 
 #: The largest frame that is ever decoded or sent. A service may set a smaller limit, see `Limits.max_message_bytes`.
 MAX_MESSAGE_BYTES = 16 * 1024 * 1024
@@ -74,7 +75,7 @@ class MessageDecoder(Generic[_M_co]):
         raise InvalidMessageError(
             f"{name} refused at `{path}`: {what}",
             path=path,
-            generation=generation if tag == "generate" and _is_generation_id(generation) else None,
+            generation=generation if tag == "generate" and is_generation_id(generation) else None,
         ) from None
 
     def _read_head(self, data: bytes) -> tuple[str, str]:
@@ -121,7 +122,13 @@ def _split(text: str) -> tuple[str, str]:
     return what, path
 
 
-def _is_generation_id(value: str) -> bool:
+def is_generation_id(value: str) -> bool:
+    """Whether a generation may be called so."""
+    return len(value) <= MAX_GENERATION_ID and _fits(value)  # what a peer made up and is long is not kept
+
+
+@functools.lru_cache(maxsize=4096)
+def _fits(value: str) -> bool:
     try:
         msgspec.convert(value, GenerationId)
     except msgspec.ValidationError:

@@ -25,11 +25,16 @@ MAX_PROMPT_TOKENS = 1_000_000
 MAX_OUTPUT_TOKENS = 100_000
 MAX_TEXT = 8_000_000
 MAX_CONSTRAINT = 500_000
+MAX_GENERATION_ID = 64
 
 # `$` alone would also match before a final newline.
-GenerationId: TypeAlias = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_.:-]+$(?!\n)")]
-TokenId: TypeAlias = Annotated[int, Meta(ge=0, lt=2**31)]
-Count: TypeAlias = Annotated[int, Meta(ge=0, lt=2**31)]
+GenerationId: TypeAlias = Annotated[
+    str, Meta(min_length=1, max_length=MAX_GENERATION_ID, pattern=r"^[A-Za-z0-9_.:-]+$(?!\n)")
+]
+#: Above every token id and every count.
+INTEGER_LIMIT = 2**31
+TokenId: TypeAlias = Annotated[int, Meta(ge=0, lt=INTEGER_LIMIT)]
+Count: TypeAlias = Annotated[int, Meta(ge=0, lt=INTEGER_LIMIT)]
 Milliseconds: TypeAlias = Annotated[float, Meta(ge=0, le=1e9)]
 Name: TypeAlias = Annotated[str, Meta(max_length=256)]
 Fingerprint: TypeAlias = Annotated[str, Meta(max_length=128)]

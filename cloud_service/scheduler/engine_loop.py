@@ -152,16 +152,20 @@ class EngineLoop:
 
     def _end_what_is_due(self) -> None:
         now = self._clock()
-        for generation in [*self._seated.values(), *self._waiting]:
-            deadline = generation.job.deadline
+        # Nearly all are in the middle of their answer, and every pass looks at all of them.
+        perhaps = [g for g in self._seated.values() if g.halt is not None or not g.given]
+        for generation in [*perhaps, *self._waiting]:
             if generation.halt is not None:
                 self._halt(generation, generation.halt, now)
-            elif deadline is not None and generation.given == 0 and self._first_token_at(generation, now) > deadline:
+            elif self._too_late(generation, now):
                 self._end(generation, Late())
 
-    def _first_token_at(self, generation: Generation, now: float) -> float:
-        """The earliest time, if it had the engine to itself from now on."""
-        return now + generation.to_prefill * self.pace.prefill_s
+    def _too_late(self, generation: Generation, now: float) -> bool:
+        """Whether its first token could not be in time any more if it had the engine to itself from now on."""
+        deadline = generation.job.deadline
+        if deadline is None or generation.given:
+            return False
+        return now + generation.to_prefill * self.pace.prefill_s > deadline
 
     def _halt(self, generation: Generation, halt: Halt, now: float) -> None:
         """End a generation that can give no more tokens, unless its used-up grant is still held open.
@@ -205,10 +209,10 @@ class EngineLoop:
     def _perform(self, shares: Sequence[Share]) -> None:
         parts = [(self._seated[share.key], share.tokens) for share in shares]
         for generation, _ in parts:
-            if generation.fed == generation.cached:
+            if not generation.given and generation.fed == generation.cached:
                 generation.spent.queued = self._clock() - generation.arrived
         chunks = [generation.chunk(count) for generation, count in parts]
-        cancellation = self._guard.begin([generation.key for generation, _ in parts])
+        cancellation = self._guard.begin([share.key for share in shares])
         started = self.pass_began = self._clock()
         try:
             results = self._forward(chunks, cancellation)
@@ -271,8 +275,12 @@ class EngineLoop:
             return error
 
     def _account(self, parts: Sequence[tuple[Generation, int]], seconds: float) -> None:
-        decode = sum(count for generation, count in parts if generation.given)
-        prefill = sum(count for generation, count in parts if not generation.given)
+        decode = prefill = 0
+        for generation, count in parts:
+            if generation.given:
+                decode += count
+            else:
+                prefill += count
         self.pace.observe(seconds, prefill, decode)
         self._observe(seconds, prefill, decode)
 

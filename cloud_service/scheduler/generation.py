@@ -139,15 +139,15 @@ class Generation:
     @property
     def due(self) -> float:
         """When its next token is needed."""
-        if self.given == 0 and self._begun:
+        if self.given:
+            return next_token_needed(self.given, self._first_at, self._last_at, self.report, self.targets)
+        if self._begun:
             return self.arrived + self.targets.pace
-        if self.given == 0:
-            return first_token_needed(self.arrived, self.prefill_s, self.job.deadline, self.targets)
-        return next_token_needed(self.given, self._first_at, self._last_at, self.report, self.targets)
+        return first_token_needed(self.arrived, self.prefill_s, self.job.deadline, self.targets)
 
     @property
     def work(self) -> Work:
-        return Work(self.key, self.pending, self.given > 0, self.due)
+        return Work(self.key, len(self.tokens) - self.fed, self.given > 0, self.due)
 
     @property
     def usage(self) -> Usage:

@@ -34,8 +34,10 @@ class Output:
 
     def push(self, token: int) -> Emitted | None:
         """The answer's next token; returns what may leave now."""
-        if self._reads_bytes:
-            self._read(token)
+        if not self._reads_bytes:
+            self._next += 1
+            return Emitted(self._next - 1, (token,))
+        self._read(token)
         self._ids.append(token)
         if self._wants_text and self._held and not self.stopped:
             return None

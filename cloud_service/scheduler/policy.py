@@ -15,6 +15,7 @@ Nobody starves: a due time stands still while its generation waits, and those of
 from __future__ import annotations
 
 import math
+import operator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -43,6 +44,9 @@ class Work(msgspec.Struct, frozen=True):
     decoding: bool
     #: When its next token is needed, in seconds on the caller's clock.
     due: float
+
+
+_DUE = operator.attrgetter("due", "key")
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +101,7 @@ def plan_pass(works: Iterable[Work], budget: PassBudget, costs: Costs, now: floa
     prefills: list[Work] = []
     for work in works:
         (decodes if work.decoding else prefills).append(work)
-    decodes.sort(key=lambda work: (work.due, work.key))
+    decodes.sort(key=_DUE)
     prefills.sort(key=lambda work: (first_token_due(work, costs, now), work.key))
     pending = sum(work.pending for work in prefills)
     slack = _slack(prefills, costs, now)

@@ -51,6 +51,7 @@ class Link:
         self._capacity = capacity
         self._patience = patience
         self._direct = direct
+        self._write_now = None if direct is None else direct.write_now
         self._queue: deque[bytes | str] = deque()
         self._wake = asyncio.Event()
         self._ending = False
@@ -80,20 +81,24 @@ class Link:
 
     def send(self, message: CloudMessage) -> None:
         """Queue a message."""
-        if self.slow.done():
-            return
         frame = self._codec.encode(message)
         idle = not (self._queue or self._blocked or self._ending)
-        if idle and self._direct is not None and self._direct.write_now(frame):
+        if idle and self._write_now is not None and self._write_now(frame):
+            return
+        if self.slow.done():
             return
         # A queue that only waits for its turn on this event loop is not the client's fault, however long it is.
         if self._blocked and len(self._queue) >= self._capacity:
-            self.slow.set_result(None)
+            self._too_slow()
             return
         self._queue.append(frame)
         self._wake.set()
         if self._watch is None:
             self._watch_progress()
+
+    def _too_slow(self) -> None:
+        self.slow.set_result(None)
+        self._write_now = None  # nothing overtakes what is dropped
 
     def _watch_progress(self) -> None:
         self._watch = asyncio.get_running_loop().call_later(self._patience, self._judge_progress, self._sent)
@@ -101,7 +106,7 @@ class Link:
     def _judge_progress(self, sent_before: int) -> None:
         self._watch = None
         if self._blocked and self._sent == sent_before and not self.slow.done():
-            self.slow.set_result(None)
+            self._too_slow()
         elif self._blocked:
             self._watch_progress()
 

@@ -128,6 +128,7 @@ class Session:
             return
         heard = self._ledger.device_says(message)
         if isinstance(message, Stop) and message.answer_tokens is not None:
+            self._note_given(message.id)
             self._desk.metrics.saved_tokens.inc(self._savings.claim(message.id, message.answer_tokens))
         if not heard:
             return
@@ -200,10 +201,11 @@ class Session:
 
     def _hear(self, request: Generate, event: Event) -> None:
         """The listener of a generation."""
+        if isinstance(event, Emitted):  # by far the most
+            self._give(request, event)
+            return
         refining = self._refining.get(request.id)
         match event:
-            case Emitted():
-                self._send(self._tokens(request, event))
             case Seen() if refining is not None:
                 refining.see(event)
             case Looked() if refining is not None:
@@ -221,18 +223,28 @@ class Session:
             case Failed(code, text, retriable):
                 self._send(Error(request.id, code, text[:2_000], retriable))
 
-    def _tokens(self, request: Generate, emitted: Emitted) -> Tokens:
+    def _give(self, request: Generate, emitted: Emitted) -> None:
+        if self._closing.done():
+            return
         if self._agreement.travel == "ids":
-            return Tokens(request.id, len(request.output) + emitted.first, ids=emitted.ids)
-        return Tokens(request.id, emitted.first, count=emitted.count, data=emitted.data)
+            tokens = Tokens(request.id, len(request.output) + emitted.first, ids=emitted.ids)
+        else:
+            tokens = Tokens(request.id, emitted.first, count=emitted.count, data=emitted.data)
+        self._ledger.cloud_says(tokens)
+        self._link.send(tokens)
+
+    def _note_given(self, name: str) -> None:
+        """For what a device may say later that it was spared."""
+        served = self._served.get(name)
+        if served is not None and served.given:
+            self._savings.gave(name, self._begins_at[name] + served.given)
 
     def _send(self, message: CloudMessage) -> None:
         if self._closing.done():
             return
         self._ledger.cloud_says(message)
-        if isinstance(message, Tokens):
-            self._savings.gave(message.id, message.end)
-        elif isinstance(message, (Finished, Rejected, Error)):
+        if isinstance(message, (Finished, Rejected, Error)):
+            self._note_given(message.id)
             self._served.pop(message.id, None)
             self._begins_at.pop(message.id, None)
             if (refining := self._refining.pop(message.id, None)) is not None:

@@ -96,4 +96,4 @@ class Patience:
     cloud_attempts: int = 3
     #: How often it is considered whether the service is to be told where the device stands; how often it is at least.
     progress_every: float = 0.25
-    progress_at_least_every: float = 2.0
+    progress_at_least_every: float = 10.0

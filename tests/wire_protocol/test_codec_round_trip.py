@@ -96,6 +96,13 @@ def test_the_other_kind_of_frame_is_refused() -> None:
         (Hello(2**70, "c"), "version|ints"),
         (Hello(1, "\ud800"), "Hello"),
         (Error("g", "oops", "m"), r"\$\.code"),  # type: ignore[arg-type]
+        (Tokens("g", 0, ids=(-1,)), r"\$\.ids\[0\]"),
+        (Tokens("g", 0, ids=(2**31,)), r"\$\.ids\[0\]"),
+        (Tokens("g", 0, ids=(True,)), r"\$\.ids\[0\]"),
+        (Tokens("g", 0, ids=(1, -1)), r"\$\.ids\[1\]"),
+        (Tokens("g", 2**31, ids=(1,)), r"\$\.first"),
+        (Tokens("two words", 0, ids=(1,)), r"\$\.id"),
+        (Tokens("g" * 65, 0, ids=(1,)), r"\$\.id"),
     ],
 )
 def test_what_the_peer_would_refuse_is_not_sent(
