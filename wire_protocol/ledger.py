@@ -143,16 +143,19 @@ class GenerationLedger:
         generation.stage, generation.refined = message.stage, message.final
 
     def _grow(self, message: Tokens) -> None:
-        generation = self._accepted(message)
+        generation = self._open.get(message.id)
+        if generation is None or not generation.accepted:
+            generation = self._accepted(message)  # says what is wrong
+        end = message.end
         if message.first != generation.next:
             raise OutOfOrderError(
                 f"`tokens` for {message.id!r} start at {message.first}, expected {generation.next}", message.id
             )
-        if message.end > generation.end:
+        if end > generation.end:
             raise OutOfOrderError(
-                f"`tokens` for {message.id!r} end at {message.end}, granted up to {generation.end}", message.id
+                f"`tokens` for {message.id!r} end at {end}, granted up to {generation.end}", message.id
             )
-        generation.next = message.end
+        generation.next = end
 
     def _accepted(self, message: Refinement | Tokens | Finished) -> _Generation:
         generation = self._find(message)

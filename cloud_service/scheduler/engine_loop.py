@@ -234,7 +234,7 @@ class EngineLoop:
             if seen is not None:
                 self._events.append((generation.listener, seen))
                 self._flush()  # a scorer begins before the first token is sampled
-            if generation.pending == 0 and generation.halt is None:
+            if generation.halt is None and generation.pending == 0:
                 self._sample(generation, result)
                 if len(self._events) >= TOLD_AT_ONCE:
                     self._flush()  # they are on their way while the others are sampled

@@ -192,7 +192,7 @@ class Generation:
             self.spent.decode += seconds
         seen = None if self._evidence is None else self._evidence.take(chunk, self.fed, result)
         self.fed += len(chunk.tokens)
-        if self.halt is None:  # an empty grant that was only to be looked at
+        if not self.given and self.halt is None:  # an empty grant that was only to be looked at
             self.halt = self._limit()
         return seen
 
