@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import struct
 from typing import TYPE_CHECKING
@@ -120,7 +121,8 @@ class Pipe:
         if ending is Ending.RESET:
             self._connection.reset()
         elif self._sink.transport is not None:
-            self._sink.transport.write_eof()
+            with contextlib.suppress(OSError):  # whoever was to read it has gone
+                self._sink.transport.write_eof()
             self._connection.side_finished()
 
     def block(self, blocked: bool) -> None:

@@ -16,7 +16,7 @@ import pytest
 
 ROOT = Path(__file__).parents[3]
 COMMAND = (sys.executable, "-m", "demos.side_by_side.cli")
-QUESTION = ("--question", "Who moved it?", "--max-tokens", "12")
+QUESTION = ("--question", "Who moved the kettle?", "--max-tokens", "12")
 
 
 def demo(tmp_path: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -48,7 +48,7 @@ def test_the_same_model_on_both_sides_gives_the_same_tokens_though_the_cloud_is_
     tmp_path: Path, sampling: tuple[str, ...]
 ) -> None:
     # A slow device, so that the cloud has given its tokens before the device is ready, however busy this machine is.
-    hardware = ("--device-profile", "edge-sa8295p", "--link", "wifi-fibre", "--grant", "8")
+    hardware = ("--device-profile", "edge-sa8295p", "--link", "wifi-fibre", "--grant", "8", "--pace-ms", "250")
     found = demo(tmp_path, *QUESTION, *hardware, *sampling, "--same-model", "--kill-cloud-after", "2", "--json")
     by_mode = runs(found)
     assert "the cloud process was killed after 2 tokens" in found.stderr
