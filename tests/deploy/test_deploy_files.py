@@ -19,6 +19,7 @@ import yaml
 from cloud_service.metrics import Metrics
 from cloud_service.pool.metrics import PoolMetrics
 from cloud_service.settings import ENVIRONMENT_PREFIX, Settings
+from cloud_service.token_metrics import TokenMetrics
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 DASHBOARD = json.loads((DEPLOY / "grafana/dashboards/pd-cloud.json").read_text())
@@ -39,9 +40,12 @@ def samples() -> dict[str, set[str]]:
     registry = Metrics().registry
     pool = PoolMetrics(registry, list)
     found |= {family.name: set(family._labelnames) for family in pool.collect()}
-    for collector in set(registry._collector_to_names) - {pool}:
-        name, labels = collector._name, set(collector._labelnames)
-        match collector._type:
+    tokens = TokenMetrics(())
+    kinds = [(family.name, family.type, set[str]()) for family in tokens.collect()]
+    others = (c for c in set(registry._collector_to_names) - {pool} if not isinstance(c, TokenMetrics))
+    kinds += [(collector._name, collector._type, set(collector._labelnames)) for collector in others]
+    for name, kind, labels in kinds:
+        match kind:
             case "counter":
                 found[f"{name}_total"] = labels
             case "histogram":
