@@ -155,17 +155,15 @@ class EngineLoop:
         # Nearly all are in the middle of their answer, and every pass looks at all of them.
         perhaps = [g for g in self._seated.values() if g.halt is not None or not g.given]
         for generation in [*perhaps, *self._waiting]:
+            deadline = generation.job.deadline
             if generation.halt is not None:
                 self._halt(generation, generation.halt, now)
-            elif self._too_late(generation, now):
+            elif deadline is not None and self._first_token_at(generation, now) > deadline:
                 self._end(generation, Late())
 
-    def _too_late(self, generation: Generation, now: float) -> bool:
-        """Whether its first token could not be in time any more if it had the engine to itself from now on."""
-        deadline = generation.job.deadline
-        if deadline is None or generation.given:
-            return False
-        return now + generation.to_prefill * self.pace.prefill_s > deadline
+    def _first_token_at(self, generation: Generation, now: float) -> float:
+        """The earliest time, if it had the engine to itself from now on."""
+        return now + generation.to_prefill * self.pace.prefill_s
 
     def _halt(self, generation: Generation, halt: Halt, now: float) -> None:
         """End a generation that can give no more tokens, unless its used-up grant is still held open.

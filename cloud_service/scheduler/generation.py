@@ -147,7 +147,7 @@ class Generation:
 
     @property
     def work(self) -> Work:
-        return Work(self.key, len(self.tokens) - self.fed, self.given > 0, self.due)
+        return Work(self.key, self.pending, self.given > 0, self.due)
 
     @property
     def usage(self) -> Usage:

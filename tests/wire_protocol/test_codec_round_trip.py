@@ -99,6 +99,7 @@ def test_the_other_kind_of_frame_is_refused() -> None:
         (Tokens("g", 0, ids=(-1,)), r"\$\.ids\[0\]"),
         (Tokens("g", 0, ids=(2**31,)), r"\$\.ids\[0\]"),
         (Tokens("g", 0, ids=(True,)), r"\$\.ids\[0\]"),
+        (Tokens("g", 0, ids=(1,), count=None), r"\$\.count"),  # type: ignore[arg-type]
         (Tokens("g", 0, ids=(1, -1)), r"\$\.ids\[1\]"),
         (Tokens("g", 2**31, ids=(1,)), r"\$\.first"),
         (Tokens("two words", 0, ids=(1,)), r"\$\.id"),
