@@ -57,7 +57,7 @@ def route(
         bucket = split.bucket(length)
         settings, chosen = split.settings(bucket), MODES[bucket.route]
         if bucket.route is Plan.SPLIT:
-            settings = around_plan(settings, length, device, cloud)
+            settings = around_plan(settings, length, work.prompt, device, cloud)
         limit = "any length" if bucket.up_to is None else f"up to {bucket.up_to:,}"
         planned = f"the plan's route for prompts of {limit} is {bucket.route.value!r}, {length:,} tokens are to be read"
     else:

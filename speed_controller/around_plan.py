@@ -16,17 +16,19 @@ if TYPE_CHECKING:
     from speed_controller.estimates import CloudForecast, DeviceForecast
 
 
-def around_plan(planned: SplitSettings, unread: int, device: DeviceForecast, cloud: CloudForecast) -> SplitSettings:
-    """`planned` with its grant raised to what bridges `unread` prompt tokens at the slowest even pace, where that is
-    more, and at most to its `max_grant`. Unchanged where the grant is not the plan's or the device's rate is not known.
-    """
+def around_plan(
+    planned: SplitSettings, unread: int, prompt: int, device: DeviceForecast, cloud: CloudForecast
+) -> SplitSettings:
+    """`planned` with its grant raised to what bridges `unread` of `prompt` tokens at the slowest even pace, where that
+    is more, and at most to its `max_grant`: the device has read the others, the cloud has not. Unchanged where the
+    grant is not the plan's or the device's rate is not known."""
     per_token = device.ready_in(1)
     if planned.grant is None or not per_token or not unread:
         return planned
-    rate, ttft, tpot = 1.0 / per_token, cloud.ttft_of(unread) or 0.0, device.tpot or 0.0
+    rate, ttft, tpot = 1.0 / per_token, cloud.ttft_of(prompt) or 0.0, device.tpot or 0.0
     tokens = unread
-    ratio = planned.keep_ratio_for(unread)
-    arrival = cloud.refinement_of(unread)
+    ratio = planned.keep_ratio_for(prompt)
+    arrival = cloud.refinement_of(prompt)
     if ratio is not None and arrival is not None:
         tokens = refined_length(unread, keep_ratio=cloud.kept_of(ratio), arrival=arrival, prefill_rate=rate)
     try:

@@ -48,7 +48,7 @@ def test_a_device_that_throttles_in_mid_session_keeps_its_largest_gap_at_the_cos
     for number in range(6):
         if number == 2:
             phone.cool = 2
-        adjusted = around_plan(settings, PROMPT, device, cloud)
+        adjusted = around_plan(settings, PROMPT, PROMPT, device, cloud)
         machine = GenerationMachine(
             Request((TOKEN,) * PROMPT, 10_000), SIDES[Mode.SPLIT], adjusted, Tokens(), device, cloud
         )
@@ -69,13 +69,14 @@ def test_a_device_that_throttles_in_mid_session_keeps_its_largest_gap_at_the_cos
     ttft=st.floats(0, 5),
     tpot=st.floats(0, 0.5),
     unread=st.integers(0, 20_000),
+    read=st.sampled_from([0, 5_000]),
     grant=st.integers(0, 60),
     keep=st.sampled_from([None, 0.3]),
 )
-def test_a_grant_is_never_below_the_plans_nor_above_its_largest(rate, ttft, tpot, unread, grant, keep) -> None:
+def test_a_grant_is_never_below_the_plans_nor_above_its_largest(rate, ttft, tpot, unread, read, grant, keep) -> None:
     planned = SplitSettings(grant, keep_ratio=keep, max_grant=60)
     adjusted = around_plan(
-        planned, unread, DeviceForecast(prefill_rate=rate, tpot=tpot or None), CloudForecast(ttft=ttft)
+        planned, unread, unread + read, DeviceForecast(prefill_rate=rate, tpot=tpot or None), CloudForecast(ttft=ttft)
     )
     assert grant <= (adjusted.grant or 0) <= 60
     assert replace(adjusted, grant=grant) == planned
@@ -83,14 +84,14 @@ def test_a_grant_is_never_below_the_plans_nor_above_its_largest(rate, ttft, tpot
 
 def test_what_is_as_fast_as_planned_changes_nothing_and_what_is_not_known_neither() -> None:
     planned, cloud = SplitSettings(30, pace=PaceSettings(pace=0.05, pace_max=0.08)), CloudForecast(ttft=0.1)
-    assert around_plan(planned, 2000, DeviceForecast(prefill_rate=1000), cloud) is not None
-    assert around_plan(planned, 2000, DeviceForecast(prefill_rate=1000), cloud) == planned
-    assert around_plan(planned, 2000, DeviceForecast(), cloud) is planned
+    assert around_plan(planned, 2000, 2000, DeviceForecast(prefill_rate=1000), cloud) is not None
+    assert around_plan(planned, 2000, 2000, DeviceForecast(prefill_rate=1000), cloud) == planned
+    assert around_plan(planned, 2000, 2000, DeviceForecast(), cloud) is planned
     free = replace(planned, grant=None)
-    assert around_plan(free, 9000, DeviceForecast(prefill_rate=1000), cloud) is free
+    assert around_plan(free, 9000, 9000, DeviceForecast(prefill_rate=1000), cloud) is free
     slow = DeviceForecast(prefill_rate=500)
-    assert around_plan(replace(planned, keep_ratio=None), 2000, slow, cloud).grant == 50  # 3.9 s / 78 ms
-    assert around_plan(replace(planned, keep_ratio=0.25), 2000, slow, cloud).grant == 30  # reads 538 tokens
+    assert around_plan(replace(planned, keep_ratio=None), 2000, 2000, slow, cloud).grant == 50  # 3.9 s / 78 ms
+    assert around_plan(replace(planned, keep_ratio=0.25), 2000, 2000, slow, cloud).grant == 30  # reads 538 tokens
 
 
 def test_the_slowest_even_pace_of_a_plan_keeps_to_what_it_promises() -> None:
@@ -98,3 +99,11 @@ def test_the_slowest_even_pace_of_a_plan_keeps_to_what_it_promises() -> None:
     assert bucket.settings(PaceSettings(), 5).pace.pace_max == pytest.approx(0.128)
     assert bucket.settings(PaceSettings(), 5, 0.1).pace.pace_max == pytest.approx(0.09)
     assert bucket.settings(PaceSettings(), 5, 0.05).pace.pace_max == pytest.approx(0.08)
+
+
+def test_of_a_prompt_that_the_device_has_read_half_of_the_cloud_still_reads_all() -> None:
+    planned, cloud = SplitSettings(1, keep_ratio=None, pace=PaceSettings(pace=0.05, pace_max=0.08)), CloudForecast()
+    cloud.observe_first_token(1.0, 2000)
+    slow = DeviceForecast(prefill_rate=500)
+    assert around_plan(planned, 1000, 1000, slow, cloud).grant == 20  # ready at 2 s, the cloud at 0.5 s: 1.5 s / 78 ms
+    assert around_plan(planned, 1000, 2000, slow, cloud).grant == 13  # at 1 s: 1 s / 78 ms
