@@ -233,20 +233,21 @@ class _Graph:
         straight = self.add("Mul", [x, cos], output + ".straight")
         return self.add("Add", [straight, self.add("Mul", [turned, sin], output + ".crossed")], output)
 
-    def _repeated(self, x: str, output: str) -> str:
-        """Keys or values once for each query head that shares them."""
-        config = self.config
-        groups = config.heads // config.kv_heads
-        if groups == 1:
+    def _by_key_heads(self, x: str, size: int, output: str) -> str:
+        """(B, heads, T, size) as (B, key heads, heads per key head * T, size): query heads that share keys and values
+        are rows of one product, and nothing has to be repeated for each."""
+        return self._regrouped(x, self.config.kv_heads, size, output)
+
+    def _by_heads(self, x: str, size: int, output: str) -> str:
+        """The way back."""
+        return self._regrouped(x, self.config.heads, size, output)
+
+    def _regrouped(self, x: str, heads: int, size: int, output: str) -> str:
+        """`size` 0 for as many as there are."""
+        if self.config.heads == self.config.kv_heads:
             return x
-        spread = self.add("Unsqueeze", [x, self.constant("axis.group", [2], np.int64)], output + ".spread")
-        times = self.constant("group.times", [1, 1, groups, 1, 1], np.int64)
-        tiled = self.add("Tile", [spread, times], output + ".tiled")
-        if isinstance(self.keys, int):
-            shape = [1, config.heads, self.keys, config.head_dim]
-        else:
-            shape = [0, config.heads, -1, config.head_dim]
-        return self.add("Reshape", [tiled, self.constant("group.shape", shape, np.int64)], output)
+        shape = self.constant(f"regrouped.{heads}.{size}", [0, heads, -1, size], np.int64)
+        return self.add("Reshape", [x, shape], output)
 
     def _layer(self, layer: int, x: str, cos: str, sin: str, mask: str, *, grows: bool) -> str:
         config, name = self.config, f"model.layers.{layer}"
@@ -263,14 +264,17 @@ class _Graph:
             v = self.add("Identity", [v], present[1])
         keys = self.add("Concat", [f"past_key_values.{layer}.key", k], joined[0], axis=2)
         values = self.add("Concat", [f"past_key_values.{layer}.value", v], joined[1], axis=2)
-        keys, values = self._repeated(keys, attention + ".all_keys"), self._repeated(values, attention + ".all_values")
         across = self.add("Transpose", [keys], attention + ".keys_across", perm=[0, 1, 3, 2])
         scale = self.constant("scale", config.head_dim**-0.5, np.float32)
         scaled = self.add("Mul", [q, scale], attention + ".q_scaled")
-        scores = self.add("MatMul", [scaled, across], attention + ".scores")
+        grouped = self._by_key_heads(scaled, config.head_dim, attention + ".q_grouped")
+        products = self.add("MatMul", [grouped, across], attention + ".products")
+        scores = self._by_heads(products, 0, attention + ".scores")
         masked = self.add("Add", [scores, mask], attention + ".masked")
         attended = self.add("Softmax", [masked], attention + ".attention", axis=-1)
-        mixed = self.add("MatMul", [attended, values], attention + ".mixed")
+        shared = self._by_key_heads(attended, 0, attention + ".attention_grouped")
+        mixtures = self.add("MatMul", [shared, values], attention + ".mixtures")
+        mixed = self._by_heads(mixtures, config.head_dim, attention + ".mixed")
         together = self.add("Transpose", [mixed], attention + ".together", perm=[0, 2, 1, 3])
         merged = self.add(
             "Reshape", [together, self.constant("merged", [0, 0, config.width], np.int64)], attention + ".merged"

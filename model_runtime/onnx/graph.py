@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 # What may stand between an attention's probabilities and their product with the values.
-_PASSES_ON = frozenset({"Cast", "Identity", "Dropout", "Where", "IsNaN", "DynamicQuantizeLinear"})
+_PASSES_ON = frozenset({"Cast", "Identity", "Dropout", "Where", "IsNaN", "Reshape", "DynamicQuantizeLinear"})
 _PRODUCTS = frozenset({"MatMul", "MatMulInteger", "Einsum"})
 # What may stand between the last product and the logits: all of it works on each position alone.
 _AFTER_HEAD = frozenset({"Cast", "Identity", "Mul", "Div", "Add", "Tanh", "MatMulInteger"})
