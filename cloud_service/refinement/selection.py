@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 #: wherever they stand, favour a line with two words that occur everywhere over one with a name of several tokens.
 RUN = 8
 
+#: So many of the best units are taken whatever the floor says: where one towers above all others, as a title that the
+#: model falls back on, the rest would stand or fall with it.
+LEAST_UNITS = 4
+
 
 def select(prompt: Prompt, scores: FloatArray, keep_ratio: float, floor: float = 0.0) -> tuple[Span, ...]:
     """The spans to keep, in tokens: half-open, in order, disjoint, covering `prompt.protected`.
@@ -31,7 +35,8 @@ def select(prompt: Prompt, scores: FloatArray, keep_ratio: float, floor: float =
 
     `floor` (at least 0, below 1) is the least share of the best unit's importance at which a unit is taken, room or no
     room: what is beside the point does not only cost reading, it is also confused with what is not. As min-p does for
-    tokens, it keeps few lines where few stand out and many where many do. 0 fills the ratio.
+    tokens, it keeps few lines where few stand out and many where many do. The best `LEAST_UNITS` are taken all the
+    same. 0 fills the ratio.
 
     Raises ValueError for scores, protected spans, a ratio or a floor that are none of that.
     """
@@ -64,12 +69,12 @@ def importance(scores: FloatArray, unit: Span, run: int = RUN) -> FloatArray:
 
 
 def _ranked(scores: FloatArray, found: Sequence[Span], floor: float) -> list[Span]:
-    """The best first, without those below the floor."""
+    """The best first, without those below the floor, but for a few."""
     valued = sorted((-float(importance(scores, unit)), unit) for unit in found)
     if not valued or not floor:
         return [unit for _, unit in valued]
     least = floor * max(0.0, -valued[0][0])
-    return [unit for value, unit in valued if -value >= least]
+    return [unit for rank, (value, unit) in enumerate(valued) if rank < LEAST_UNITS or -value >= least]
 
 
 def _first_fitting(ranked: Sequence[Span], room: int) -> list[Span]:

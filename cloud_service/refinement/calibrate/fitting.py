@@ -15,7 +15,7 @@ from cloud_service.refinement.calibrate.looking import Look
 from cloud_service.refinement.contract import Span
 from cloud_service.refinement.floors import Floors
 from cloud_service.refinement.guard import FITTED_AT, Boundary, Figures, Guard, figures_of
-from cloud_service.refinement.selection import importance, select
+from cloud_service.refinement.selection import LEAST_UNITS, importance, select
 from model_runtime.core import FloatArray
 
 #: Heads whose regard the guard looks at.
@@ -113,12 +113,14 @@ def fit_floors(looks: Sequence[Look], heads: Sequence[Head], layers: Collection[
 
 
 def _lowest(looks: Sequence[Look], heads: Sequence[Head]) -> float:
-    """Where nearly all evidence lies above, as a share of the best line's importance."""
+    """Where nearly all evidence lies above, as a share of the best line's importance: one line that is among the best
+    few is taken anyway, of several the last may not be."""
     shares = []
     for look in looks:
         values = _importances(look, scores_of(look, heads))
-        best = float(values.max())
-        shares.append(float(values[look.evidence].min()) / best if best > 0 else 0.0)
+        best, least = float(values.max()), float(values[look.evidence].min())
+        anyway = look.evidence.sum() == 1 and np.sum(values >= least) <= LEAST_UNITS
+        shares.append(1.0 if anyway else least / best if best > 0 else 0.0)
     return round(_MARGIN * max(0.0, float(np.quantile(shares, _LOST))), 3)
 
 

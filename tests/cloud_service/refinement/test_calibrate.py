@@ -108,37 +108,47 @@ def test_the_head_that_retrieves_and_the_one_that_tells_counting_are_found(engin
 
 
 def test_the_floors_are_below_what_answers_rest_on() -> None:
-    """Questions about two lines look at the second one less, and head 1.0 looks at the text for these alone."""
-    pairs = [line_look(0.5 if number % 2 else 0.3, {2, 7}, regard=0.8) for number in range(20)]
+    """Questions about five lines look at the last one less, and head 1.0 looks at the text for these alone."""
+    fives = [line_look(0.5 if number % 2 else 0.3, {1, 2, 4, 6, 7}, regard=0.8) for number in range(20)]
     singles = [line_look(0.2, {2}, regard=0.1) for _ in range(20)]
     heads = [(0, 0)]
-    floors = fit_floors([*pairs, *singles], heads, {0, 1})
+    floors = fit_floors([*fives, *singles], heads, {0, 1})
     assert floors is not None
     assert floors.boundary is not None
     assert (1, 0) in floors.heads
     assert 0.1 < floors.several < 0.2
     assert floors.single == pytest.approx(0.5)
-    assert told_apart([*pairs, *singles], heads, floors) == 1.0
-    assert recall([*pairs, *singles], heads, 0.9, floors=floors) == 1.0
-    assert recall(pairs, heads, 0.9, floors=Floors(0.4, 0.4)) == 0.5
-    assert kept_share(singles, heads, 0.9, floors) < kept_share(pairs, heads, 0.9, floors)
-    assert kept_share(pairs, heads, 0.9, floors) < kept_share(pairs, heads, 0.9)
-    # Only layers that are tapped anyway are watched; and questions about one line say nothing about a second one.
-    assert fit_floors([*pairs, *singles], heads, {0}).heads == ((0, 0),)  # type: ignore[union-attr]
+    assert told_apart([*fives, *singles], heads, floors) == 1.0
+    assert recall([*fives, *singles], heads, 0.9, floors=floors) == 1.0
+    assert recall(fives, heads, 0.9, floors=Floors(0.4, 0.4)) == 0.5
+    assert kept_share(singles, heads, 0.9, floors) < kept_share(fives, heads, 0.9, floors)
+    assert kept_share(fives, heads, 0.9, floors) < kept_share(fives, heads, 0.9)
+    # Only layers that are tapped anyway are watched; and questions about one line say nothing about others.
+    assert fit_floors([*fives, *singles], heads, {0}).heads == ((0, 0),)  # type: ignore[union-attr]
     assert fit_floors(singles, heads, {0, 1}) is None
-    alone = fit_floors(pairs, heads, {0, 1})
+    alone = fit_floors(fives, heads, {0, 1})
     assert alone is not None
     assert (alone.single, alone.boundary) == (alone.several, None)
 
 
-def line_look(second: float, evidence: set[int], *, regard: float) -> Look:
+def line_look(last: float, evidence: set[int], *, regard: float) -> Look:
     lines = [f"line {number} of the log says this.\n".encode() for number in range(10)]
     prompt = Prompt(tuple(range(10)), tuple(lines))
     weights = np.full((2, 1, 10), 0.01, np.float32)
-    weights[0, 0, [2, 7]] = 1.0, second
+    weights[0, 0, sorted(evidence)] = 0.9
+    weights[0, 0, [2, 7]] = 1.0, last
     regards = np.array([[0.5], [regard]], np.float32)
     found = tuple((at, at + 1) for at in range(10))
     return Look(prompt, weights, weights, regards, found, np.isin(np.arange(10), sorted(evidence)))
+
+
+def test_a_floor_for_one_line_need_not_reach_down_to_what_is_among_the_best_few_anyway() -> None:
+    fives = [line_look(0.3, {1, 2, 4, 6, 7}, regard=0.8) for _ in range(20)]
+    second = [line_look(0.2, {7}, regard=0.1) for _ in range(20)]  # line 2 is above it, and no other
+    floors = fit_floors([*fives, *second], [(0, 0)], {0, 1})
+    assert floors is not None
+    assert floors.single == pytest.approx(0.5)
+    assert recall(second, [(0, 0)], 0.9, floors=floors) == 1.0
 
 
 def test_too_few_probes_are_refused(engine: Engine) -> None:
