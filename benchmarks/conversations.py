@@ -40,7 +40,7 @@ def measure(part: str, *, quick: bool, context: int) -> Iterator[Figure]:
         case "turns":
             yield from asyncio.run(second_turn(device, 2_000, 3 if quick else 20))
         case "long":
-            yield from asyncio.run(long_prompts(device, cloud, context, 6 if quick else 50, CACHE / "cloud.log"))
+            yield from asyncio.run(long_prompts(device, cloud, context, 6 if quick else 150, CACHE / "cloud.log"))
         case _:
             yield many(device, 60 if quick else 200)
             yield peak(device, 4_000)
