@@ -69,7 +69,7 @@ def importance(scores: FloatArray, unit: Span, run: int = RUN) -> FloatArray:
 
 
 def _ranked(scores: FloatArray, found: Sequence[Span], floor: float) -> list[Span]:
-    """The best first, without those below the floor, but for a few."""
+    """The best first, without those below the floor but for `LEAST_UNITS`."""
     valued = sorted((-float(importance(scores, unit)), unit) for unit in found)
     if not valued or not floor:
         return [unit for _, unit in valued]

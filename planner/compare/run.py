@@ -58,7 +58,7 @@ def hold(workload: Workload) -> tuple[Workload, Sequence[Request], Skipped]:
     return dataclasses.replace(workload, stream=Held(requests)), requests, skipped
 
 
-#: A simulated refinement fills its keep ratio. A calibrated service, which may keep twice as much, keeps 7% of a prompt
+#: A simulated refinement fills its keep ratio. A calibrated service, which may keep twice as much, keeps 8% of a prompt
 #: for lookups and 28% for reports (`python -m benchmarks.refinement`).
 SIMULATED_KEEP_RATIO = 0.25
 

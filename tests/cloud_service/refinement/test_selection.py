@@ -73,7 +73,7 @@ def liking(prompt: Prompt, *words: str) -> np.ndarray:
 
 
 @given(cases(), st.floats(0, 1, exclude_max=True))
-def test_nothing_below_the_floor_is_kept(case: tuple[Prompt, np.ndarray, float], floor: float) -> None:
+def test_nothing_below_the_floor_is_kept_but_the_best_few(case: tuple[Prompt, np.ndarray, float], floor: float) -> None:
     prompt, scores, ratio = case
     if ratio == 1:
         return
